@@ -1,0 +1,9 @@
+//! Walrus: a distributed log.
+//!
+//! ```text
+//! client ──frames──▶ server ──▶ log::topic ──▶ log::writer ──▶ store::Segment ──▶ disk
+//!    ▲                                              │               │
+//!    └──────────── replies ◀──── acks ◀─────────────┴── watermark ◀─┘
+//! ```
+pub mod store;
+pub mod types;
