@@ -8,6 +8,8 @@
 //!
 //! Embedded systems live inside the worker, so that killing the worker kills the system.
 
+pub mod registry;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -126,6 +128,17 @@ pub trait System: Send + Sync {
     /// Opens the client side, or the embedded store, in this process. Opening an existing
     /// `data_dir` again (after a kill) finds the data of before.
     fn open(&self, setup: &Setup) -> Result<Box<dyn Session>, DriverError>;
+    /// Command line of a worker in another language, which speaks the protocol of the harness's
+    /// `worker.rs` on stdin and stdout, for systems whose client is not Rust. The harness spawns
+    /// it instead of its own worker for *loading*; reading back goes through `open`.
+    fn worker_command(&self, _setup: &Setup) -> Result<Option<Vec<String>>, DriverError> {
+        Ok(None)
+    }
+    /// Does a fresh server process need minutes of load before it is fast (a JVM)? Then the
+    /// harness keeps one server for several runs with the same settings and warms it once.
+    fn needs_warmup(&self) -> bool {
+        false
+    }
 }
 
 /// An open system, shared by the threads of one worker.
@@ -136,6 +149,11 @@ pub trait Session: Send + Sync {
     fn producer(&self, id: u32) -> Result<Box<dyn Producer + '_>, DriverError>;
     /// A reader of one topic from its start (or, `at_end`, of what comes after the call).
     fn consumer(&self, topic: usize, at_end: bool) -> Result<Box<dyn Consumer + '_>, DriverError>;
+    /// Removes the topics of the setup and their data from a running server, for systems whose
+    /// server outlives one run (`System::needs_warmup`). `false`: this system can't.
+    fn remove_topics(&self) -> Result<bool, DriverError> {
+        Ok(false)
+    }
     /// Flushes what the system still holds (RocksDB: memtables and compaction), inside the
     /// measured time.
     fn settle(&self) -> Result<(), DriverError> {
