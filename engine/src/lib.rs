@@ -5,5 +5,6 @@
 //!    ▲                                              │               │
 //!    └──────────── replies ◀──── acks ◀─────────────┴── watermark ◀─┘
 //! ```
+pub mod protocol;
 pub mod store;
 pub mod types;
