@@ -90,9 +90,7 @@ pub enum StoreError {
         reason: Arc<str>,
     },
     /// The directory is used by another process.
-    #[error(
-        "{path} is in use by another process (pid {pid}); stop it or choose another --data-dir"
-    )]
+    #[error("{path} is in use by another process (pid {pid}); stop it or choose another --data-dir")]
     InUse {
         /// The data directory.
         path: PathBuf,
@@ -100,9 +98,7 @@ pub enum StoreError {
         pid: u32,
     },
     /// The directory was written by another version of the format.
-    #[error(
-        "{path} has store format {found}, this program reads format {wanted}; use the matching version or another --data-dir"
-    )]
+    #[error("{path} has store format {found}, this program reads format {wanted}; use the matching version or another --data-dir")]
     Version {
         /// The data directory.
         path: PathBuf,
@@ -230,11 +226,7 @@ impl Segment {
         todo!()
     }
     /// Ready when `watermark() >= index`, or with the error that makes it impossible.
-    pub fn poll_watermark(
-        &self,
-        _index: u64,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Result<(), StoreError>> {
+    pub fn poll_watermark(&self, _index: u64, _cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         todo!()
     }
     /// Async form of `poll_watermark`.
@@ -257,12 +249,7 @@ impl Segment {
     /// Reads whole or cut batches from `from_index` on, up to the watermark (or sealed count),
     /// about `max_bytes` (at least one record if there is one). Empty at the end. Blocking I/O,
     /// mostly from the page cache.
-    pub fn read(
-        &self,
-        _from_index: u64,
-        _max_records: u64,
-        _max_bytes: usize,
-    ) -> Result<Vec<ReadBatch>, StoreError> {
+    pub fn read(&self, _from_index: u64, _max_records: u64, _max_bytes: usize) -> Result<Vec<ReadBatch>, StoreError> {
         todo!()
     }
 }
