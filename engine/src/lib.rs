@@ -5,6 +5,7 @@
 //!    ▲                                              │               │
 //!    └──────────── replies ◀──── acks ◀─────────────┴── watermark ◀─┘
 //! ```
+pub mod client;
 pub mod protocol;
 pub mod store;
 pub mod types;
