@@ -8,7 +8,7 @@ use super::read_buffer::ReadBuffer;
 use super::{check_names, unexpected};
 use crate::protocol::frame::PREFIX_BYTES;
 use crate::protocol::reply::Fetched;
-use crate::protocol::{Records, Reply, Request};
+use crate::protocol::{Reply, Request};
 
 /// What a [`Reader`] asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Reader {
     }
 
     /// The next records; none when there were none at the tail within [`ReaderConfig::wait`].
-    pub fn next_batch(&mut self) -> Result<Records<'_>, ClientError> {
+    pub fn next_batch(&mut self) -> Result<Fetched<'_>, ClientError> {
         self.input.consume(std::mem::take(&mut self.handed_bytes));
         if !self.asked {
             let Reader {
@@ -110,7 +110,7 @@ impl Reader {
         config.offset = fetched.next_offset;
         ask(connection, client, out, topic, config)?;
         self.asked = true;
-        Ok(fetched.records)
+        Ok(fetched)
     }
 }
 

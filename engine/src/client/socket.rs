@@ -17,7 +17,7 @@ pub(super) enum Interest {
 }
 
 /// Waits until `stream` is ready, has failed or was closed (`true`), or the time is over
-/// (`false`). A signal may end the wait early, as "not ready".
+/// (`false`). A signal may end the wait early, as "ready": callers try, and wait again.
 pub(super) fn wait_until_ready(
     stream: &TcpStream,
     interest: Interest,
@@ -36,7 +36,7 @@ pub(super) fn wait_until_ready(
     match poll(&mut descriptor, timeout) {
         ready if ready >= 0 => Ok(ready > 0),
         _ => match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            error if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             error => Err(error),
         },
     }

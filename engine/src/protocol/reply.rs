@@ -172,6 +172,11 @@ pub struct Fetched<'a> {
 }
 
 impl<'a> Fetched<'a> {
+    /// Offset of the first record, or of the next one to come if there is none.
+    pub fn first_offset(&self) -> u64 {
+        self.next_offset.saturating_sub(self.records.len())
+    }
+
     /// Parses the payload of the reply to `FETCH`.
     pub fn parse(payload: &'a [u8]) -> Result<Self, ReplyError> {
         const NUMBERS: ReplyError = ReplyError::Numbers("FETCH");
