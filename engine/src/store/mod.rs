@@ -1,10 +1,60 @@
 //! The segment store: files of batches, group commit, recovery.
+//!
+//! ```text
+//! Segment::try_append          Segment::wait_watermark        Segment::read
+//!        │ copy, under a short lock         ▲ wakes once a batch      │ CRC checked
+//!        ▼                                  │                         ▼
+//!     batch ─▶ appender::Queue ─▶ uring / blocking / journal ─▶ segment file
+//!                                                  background: writeback, flush, footer
+//! ```
+//!
+//! What always holds here (`conformance.rs` checks it on every backend):
+//! 1. A record below the watermark was written to the kernel (page-cache tier) or flushed to the
+//!    device (synced tier) before the watermark passed it. Process memory never counts.
+//! 2. Indices are dense and rise in the order of the appends; the watermark only rises.
+//! 3. `read` returns records below the watermark only, byte for byte as they were appended.
+//! 4. After the first failed write or flush a segment acknowledges nothing more.
+//! 5. Recovery keeps every acknowledged record (of the tier's promise), cuts only what never was
+//!    acknowledged, and reports damage instead of skipping it.
 
+mod appender;
+mod background;
+mod batch;
+#[cfg(target_os = "linux")]
+mod bell;
+mod blocking;
+#[cfg(test)]
+mod conformance;
+pub mod disk;
+pub mod fault;
+mod files;
+pub mod format;
+mod identity;
+mod index;
+mod journal;
+mod pool;
+mod reader;
+mod recovery;
+mod segment;
+#[cfg(target_os = "linux")]
+mod uring;
+mod waiters;
+
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
+
+pub use segment::Segment;
+
+use background::{Background, Task};
+use disk::{Disk, RealDisk};
+use files::Files;
+use identity::Identity;
+use pool::{Pool, lock};
+use segment::State;
 
 use crate::types::{SegmentUid, Tier};
 
@@ -19,6 +69,13 @@ pub struct StoreConfig {
     pub pool_bytes: usize,
     /// How often data of the page-cache tier is flushed in the background. Default 5,000 ms.
     pub flush_interval_ms: u64,
+}
+
+impl StoreConfig {
+    /// The defaults, in `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        StoreConfig { data_dir: data_dir.into(), disable_io_uring: false, pool_bytes: 64 * 1024 * 1024, flush_interval_ms: 5_000 }
+    }
 }
 
 /// What a segment is, fixed at its opening.
@@ -66,6 +123,14 @@ pub enum StoreError {
     /// The write-buffer pool is used up; try again after [`Store::pool_available`].
     #[error("the write buffers are full")]
     PoolEmpty,
+    /// One append is larger than the write buffers allow.
+    #[error("an append of {bytes} bytes is above the limit of {limit}; split it or raise the write buffers")]
+    TooLarge {
+        /// Bytes of the append.
+        bytes: usize,
+        /// What the buffers allow.
+        limit: usize,
+    },
     /// The segment takes no more records (full or being sealed).
     #[error("the segment is closed for appends")]
     Closed,
@@ -113,8 +178,17 @@ pub enum StoreError {
         /// What was attempted, with the path.
         what: Arc<str>,
         /// What the system said.
-        error: Arc<std::io::Error>,
+        error: Arc<io::Error>,
     },
+}
+
+impl StoreError {
+    fn io(what: impl Into<Arc<str>>, error: io::Error) -> Self {
+        if error.raw_os_error() == Some(libc::ENOSPC) {
+            return StoreError::DiskFull;
+        }
+        StoreError::Io { what: what.into(), error: Arc::new(error) }
+    }
 }
 
 /// A run of consecutive records, as they lie on disk, CRC-checked.
@@ -141,115 +215,191 @@ pub struct Recovered {
     pub damaged: Vec<std::ops::Range<u64>>,
 }
 
-/// The store of one node. Cheap to clone. Everything stops when the last clone is dropped
-/// or [`Store::shutdown`] returns.
-#[derive(Clone)]
-pub struct Store {}
+/// The store of one node. Cheap to clone; it stops when the last clone is dropped or after
+/// [`Store::shutdown`]. Handles of segments may outlive it, but write nothing more.
+#[derive(Clone, Debug)]
+pub struct Store {
+    running: Arc<Running>,
+}
+
+/// What the store's threads and segments share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    disk: Arc<dyn Disk>,
+    files: Files,
+    pool: Pool,
+    queue: appender::Queue,
+    journal: journal::Journal,
+    background: Background,
+    flush_interval_ms: u64,
+    /// The machine restarted since the last run, and that run did not end cleanly.
+    machine_crashed: bool,
+}
+
+/// The threads; stopped and joined once.
+#[derive(Debug)]
+struct Running {
+    shared: Arc<Shared>,
+    config: StoreConfig,
+    backend: &'static str,
+    identity: Identity,
+    threads: Mutex<Option<Threads>>,
+}
+
+#[derive(Debug)]
+struct Threads {
+    writers: Vec<JoinHandle<()>>,
+    journal: JoinHandle<()>,
+    background: JoinHandle<()>,
+}
 
 impl Store {
-    /// Opens or creates the data directory and takes its lock.
-    pub fn open(_config: StoreConfig) -> Result<Store, StoreError> {
-        todo!()
+    /// Opens or creates the data directory, takes its lock, and replays the journal.
+    pub fn open(config: StoreConfig) -> Result<Store, StoreError> {
+        Self::open_on(config, Arc::new(RealDisk))
     }
+
+    /// As [`Store::open`], on another disk than the real one.
+    pub fn open_on(config: StoreConfig, disk: Arc<dyn Disk>) -> Result<Store, StoreError> {
+        let mut identity = Identity::open(&config.data_dir)?;
+        let path = config.data_dir.join("segments");
+        let files = Files::open(path.clone(), descriptor_budget())
+            .map_err(|error| StoreError::io(format!("opening {}", path.display()), error))?;
+        let journal_path = config.data_dir.join("journal");
+        let replayed = journal::replay(&journal_path, identity.journal_id(), &files, &*disk)?;
+        if replayed > 0 {
+            tracing::info!(batches = replayed, "replayed the journal");
+        }
+        let machine_crashed = identity.machine_crashed();
+        identity.begin_run()?;
+        let (queue, bell_fd) = make_queue(&config, &*disk);
+        let (background, tasks) = Background::new();
+        let shared = Arc::new(Shared {
+            disk,
+            files,
+            pool: Pool::new(config.pool_bytes),
+            queue,
+            journal: journal::Journal::new(journal_path, identity.journal_id()),
+            background,
+            flush_interval_ms: config.flush_interval_ms,
+            machine_crashed,
+        });
+        let started = |error| StoreError::io("starting the store's threads", error);
+        let writers = start_writers(&shared, bell_fd).map_err(started)?;
+        let journal = journal::start(&shared).map_err(started)?;
+        let background = background::start(&shared, tasks).map_err(started)?;
+        let backend = if bell_fd.is_some() { "io_uring" } else { "blocking" };
+        let threads = Mutex::new(Some(Threads { writers, journal, background }));
+        Ok(Store { running: Arc::new(Running { shared, config, backend, identity, threads }) })
+    }
+
     /// Random id made once with the data directory.
     pub fn disk_id(&self) -> u128 {
-        todo!()
+        self.running.identity.disk_id()
     }
+
     /// The backend in use: `io_uring` or `blocking`.
     pub fn backend(&self) -> &'static str {
-        todo!()
+        self.running.backend
     }
+
     /// Opens a new, empty segment for appends. Touches no file before the first append.
-    pub fn create(&self, _spec: SegmentSpec) -> Segment {
-        todo!()
+    pub fn create(&self, spec: SegmentSpec) -> Segment {
+        Segment::new(&self.running.shared, spec, 0, State { loaded: true, ..State::default() })
     }
+
     /// Recovers a segment that an earlier run left open: cuts the torn tail, flushes what is
     /// there, and returns a handle that reads (appends answer `Closed`).
-    pub fn recover(&self, _spec: SegmentSpec) -> Result<(Segment, Recovered), StoreError> {
-        todo!()
+    pub fn recover(&self, spec: SegmentSpec) -> Result<(Segment, Recovered), StoreError> {
+        recovery::recover(&self.running.shared, spec)
     }
+
     /// A handle to a segment that metadata shows sealed at `count`. Cheap: opens no file.
-    pub fn sealed(&self, _spec: SegmentSpec, _count: u64) -> Segment {
-        todo!()
+    pub fn sealed(&self, spec: SegmentSpec, count: u64) -> Segment {
+        let segment = Segment::new(&self.running.shared, spec, count, State { sealed_count: Some(count), ..State::default() });
+        segment.close();
+        segment
     }
+
     /// Segments that have a file, in order of uid. For removing leftovers of deleted topics.
-    pub fn list(&self) -> Result<Vec<SegmentUid>, StoreError> {
-        todo!()
+    pub fn list(&self) -> Result<Vec<crate::types::SegmentUid>, StoreError> {
+        self.running.shared.files.list().map_err(|error| StoreError::io("listing the segment files", error))
     }
+
     /// Removes a segment's file. Unknown ones are fine. Readers that are at it may fail.
-    pub fn remove(&self, _uid: SegmentUid) -> Result<(), StoreError> {
-        todo!()
+    pub fn remove(&self, uid: SegmentUid) -> Result<(), StoreError> {
+        self.running.shared.files.remove(uid).map_err(|error| StoreError::io(format!("removing segment {uid}"), error))
     }
+
     /// Waits until the pool has space again (see [`StoreError::PoolEmpty`]).
     pub async fn pool_available(&self) {
-        todo!()
+        let pool = &self.running.shared.pool;
+        pool.waiters().until(|| pool.has_space().then_some(())).await;
     }
-    /// Free bytes on the file system of the data directory.
+
+    /// Free bytes on the file system of the data directory; 0 if that cannot be told.
     pub fn free_bytes(&self) -> u64 {
-        todo!()
+        files::free_bytes(&self.running.config.data_dir)
     }
-    /// Writes what is buffered, flushes everything, stops the threads.
+
+    /// Writes what is buffered, flushes everything, stops the threads. The next start knows that
+    /// nothing was lost.
     pub fn shutdown(&self) {
-        todo!()
+        self.running.stop();
     }
 }
 
-/// A handle to one segment. Cheap to clone.
-#[derive(Clone)]
-pub struct Segment {}
+impl Running {
+    fn stop(&self) {
+        let Some(threads) = lock(&self.threads).take() else { return };
+        // The order of the data flow: nothing is handed to a thread that has ended.
+        self.shared.queue.stop();
+        let writers_ended = threads.writers.into_iter().all(|thread| thread.join().is_ok());
+        self.shared.journal.stop();
+        let journal_ended = threads.journal.join().is_ok();
+        self.shared.background.send(Task::Stop);
+        let flushed = threads.background.join().is_ok();
+        if writers_ended && journal_ended && flushed {
+            self.identity.end_run();
+        }
+    }
+}
 
-impl Segment {
-    /// What it is.
-    pub fn spec(&self) -> &SegmentSpec {
-        todo!()
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
     }
-    /// Copies records into the active batch and gives them the next indices. Does not wait for
-    /// the disk. `PoolEmpty`: nothing was taken, wait and try again. Total record bytes of an
-    /// `AllOrNone` append must fit in half of the pool.
-    pub fn try_append(&self, _records: &[&[u8]], _take: Take) -> Result<Appended, StoreError> {
-        todo!()
+}
+
+/// Segments keep half of the process's descriptors at most; the rest is for connections.
+fn descriptor_budget() -> usize {
+    (files::descriptor_limit() / 2).clamp(8, 4096) as usize
+}
+
+#[cfg(target_os = "linux")]
+fn make_queue(config: &StoreConfig, disk: &dyn Disk) -> (appender::Queue, Option<i32>) {
+    if config.disable_io_uring || !disk.is_real() || !uring::is_available() {
+        return (appender::Queue::new(None), None);
     }
-    /// As `try_append`, blocking while the pool is empty.
-    pub fn append_blocking(&self, _records: &[&[u8]], _take: Take) -> Result<Appended, StoreError> {
-        todo!()
+    match bell::Bell::new() {
+        Ok(bell) => {
+            let fd = bell.fd();
+            (appender::Queue::new(Some(bell)), Some(fd))
+        }
+        Err(_) => (appender::Queue::new(None), None),
     }
-    /// First index that is not yet durable in the segment's tier; all below may be acknowledged.
-    pub fn watermark(&self) -> u64 {
-        todo!()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn make_queue(_config: &StoreConfig, _disk: &dyn Disk) -> (appender::Queue, Option<i32>) {
+    (appender::Queue::new(None), None)
+}
+
+fn start_writers(shared: &Arc<Shared>, bell_fd: Option<i32>) -> io::Result<Vec<JoinHandle<()>>> {
+    #[cfg(target_os = "linux")]
+    if let Some(fd) = bell_fd {
+        return uring::start(shared, fd);
     }
-    /// First index that was not yet given to a record (`watermark()` ≤ this).
-    pub fn next_index(&self) -> u64 {
-        todo!()
-    }
-    /// Bytes in the file, headers included, up to the watermark.
-    pub fn size_bytes(&self) -> u64 {
-        todo!()
-    }
-    /// Ready when `watermark() >= index`, or with the error that makes it impossible.
-    pub fn poll_watermark(&self, _index: u64, _cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
-        todo!()
-    }
-    /// Async form of `poll_watermark`.
-    pub async fn wait_watermark(&self, index: u64) -> Result<(), StoreError> {
-        std::future::poll_fn(|cx| self.poll_watermark(index, cx)).await
-    }
-    /// Blocking form of `poll_watermark`.
-    pub fn wait_watermark_blocking(&self, _index: u64) -> Result<(), StoreError> {
-        todo!()
-    }
-    /// Takes no more appends; what is in the active batch is still written.
-    pub fn close(&self) {
-        todo!()
-    }
-    /// After `close`: cuts everything at and past `count` (≤ watermark), and writes index and
-    /// footer in the background, after a flush. Idempotent.
-    pub fn seal(&self, _count: u64) -> Result<(), StoreError> {
-        todo!()
-    }
-    /// Reads whole or cut batches from `from_index` on, up to the watermark (or sealed count),
-    /// about `max_bytes` (at least one record if there is one). Empty at the end. Blocking I/O,
-    /// mostly from the page cache.
-    pub fn read(&self, _from_index: u64, _max_records: u64, _max_bytes: usize) -> Result<Vec<ReadBatch>, StoreError> {
-        todo!()
-    }
+    let _ = bell_fd;
+    blocking::start(shared)
 }

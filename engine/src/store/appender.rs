@@ -1,0 +1,249 @@
+//! Group commit: what happens to a segment's batches between the append and the watermark.
+//!
+//! ```text
+//! try_append ─▶ Queue ─▶ prepare ─▶ (io_uring │ blocking thread │ journal) ─▶ complete
+//!                 ▲                                                              │
+//!                 └────────────── more is pending ◀──────────────────────────────┘
+//! ```
+//! While one batch of a segment is in flight the next one fills, so batches grow with the load
+//! and cost nothing when idle.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::background::Task;
+use super::batch::Batch;
+use super::format::{BatchHeader, DATA_START, FileHeader};
+use super::pool::lock;
+use super::SegmentSpec;
+use super::segment::Inner;
+use crate::types::Tier;
+
+/// First step of the space reserved for a segment; doubles up to [`RESERVE_MAX_BYTES`].
+const RESERVE_MIN_BYTES: u64 = 1024 * 1024;
+const RESERVE_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// Writeback is started whenever this much more of a segment was written.
+const WRITEBACK_STEP_BYTES: u64 = 8 * 1024 * 1024;
+/// Synced batches up to this size go through the shared journal.
+const JOURNAL_BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// Segments that have something to write, in order of arrival.
+#[derive(Debug)]
+pub(super) struct Queue {
+    ready: Mutex<Ready>,
+    arrived: Condvar,
+    /// Rings when something arrives and the io_uring thread may be asleep in the kernel.
+    bell: Option<super::bell::Bell>,
+}
+
+#[derive(Debug, Default)]
+struct Ready {
+    segments: VecDeque<Arc<Inner>>,
+    sleepers: usize,
+    stopping: bool,
+}
+
+impl Queue {
+    pub(super) fn new(bell: Option<super::bell::Bell>) -> Self {
+        Queue { ready: Mutex::default(), arrived: Condvar::new(), bell }
+    }
+
+    /// Adds a segment, which the caller marked busy.
+    pub(super) fn push(&self, segment: Arc<Inner>) {
+        let mut ready = lock(&self.ready);
+        ready.segments.push_back(segment);
+        let ring = ready.sleepers > 0;
+        drop(ready);
+        if ring {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        match &self.bell {
+            Some(bell) => bell.ring(),
+            None => self.arrived.notify_one(),
+        }
+    }
+
+    /// The next segment; waits for one. `None`: the store stops and nothing is left.
+    pub(super) fn pop_blocking(&self) -> Option<Arc<Inner>> {
+        let mut ready = lock(&self.ready);
+        loop {
+            if let Some(segment) = ready.segments.pop_front() {
+                return Some(segment);
+            }
+            if ready.stopping {
+                return None;
+            }
+            ready.sleepers += 1;
+            ready = self.arrived.wait(ready).unwrap_or_else(std::sync::PoisonError::into_inner);
+            ready.sleepers -= 1;
+        }
+    }
+
+    /// The next segment if there is one. If there is none, arrivals ring the bell from now on.
+    pub(super) fn pop_or_sleep(&self) -> Option<Arc<Inner>> {
+        let mut ready = lock(&self.ready);
+        let next = ready.segments.pop_front();
+        ready.sleepers = usize::from(next.is_none());
+        next
+    }
+
+    /// No more segments will come, once those that are there are written.
+    pub(super) fn stop(&self) {
+        lock(&self.ready).stopping = true;
+        self.arrived.notify_all();
+        if let Some(bell) = &self.bell {
+            bell.ring();
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        lock(&self.ready).stopping
+    }
+}
+
+/// One batch on its way to its place in a file.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) segment: Arc<Inner>,
+    pub(super) batch: Batch,
+    pub(super) file: Arc<File>,
+    pub(super) position: u64,
+}
+
+impl Write {
+    /// Must it be flushed before it counts?
+    pub(super) fn is_synced(&self) -> bool {
+        self.segment.spec.tier == Tier::Synced
+    }
+
+    /// Does it share a flush with the small writes of other segments?
+    pub(super) fn wants_journal(&self) -> bool {
+        self.is_synced() && self.batch.total_bytes() <= JOURNAL_BATCH_BYTES_MAX
+    }
+
+    /// Writes it here and now.
+    pub(super) fn run(&self) -> io::Result<()> {
+        let disk = &self.segment.shared.disk;
+        disk.write(&self.file, self.position, &mut self.batch.io_slices(), self.is_synced())
+    }
+
+    /// Writes it here and now, to be flushed later (the journal holds it until then).
+    pub(super) fn run_unsynced(&self) -> io::Result<()> {
+        let disk = &self.segment.shared.disk;
+        disk.write(&self.file, self.position, &mut self.batch.io_slices(), false)
+    }
+}
+
+/// Takes the first pending batch of a busy segment, closes it, and makes its place ready.
+/// `None`: there was nothing to write, or its place could not be had (the segment failed).
+pub(super) fn prepare(segment: Arc<Inner>) -> Option<Write> {
+    let (mut batch, position, reserved_end) = {
+        let mut state = lock(&segment.state);
+        let Some(batch) = state.pending.pop_front() else {
+            state.busy = false;
+            return None;
+        };
+        (batch, state.durable_position.max(DATA_START), state.reserved_end)
+    };
+    batch.close(BatchHeader {
+        crc: 0,
+        length: 0,
+        uid: segment.spec.uid,
+        epoch: segment.spec.epoch,
+        base_index: batch.base_index,
+        count: 0,
+        timestamp_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64,
+    });
+    match make_place(&segment, position + batch.total_bytes() as u64, reserved_end) {
+        Ok(file) => Some(Write { segment, batch, file, position }),
+        Err(error) => {
+            batch.release(&segment.shared.pool);
+            segment.fail(&error, "making room");
+            None
+        }
+    }
+}
+
+/// The segment's file, made if this is its first write, with space reserved up to `end`.
+fn make_place(segment: &Arc<Inner>, end: u64, reserved_end: u64) -> io::Result<Arc<File>> {
+    let shared = &segment.shared;
+    let uid = segment.spec.uid;
+    if end <= reserved_end {
+        return shared.files.get(uid);
+    }
+    let file = if reserved_end == 0 { create_file(segment)? } else { shared.files.get(uid)? };
+    let step = (reserved_end.next_power_of_two()).clamp(RESERVE_MIN_BYTES, RESERVE_MAX_BYTES);
+    // Never more than the segment may take, so that small segments stay small.
+    let target = (reserved_end + step).min(segment.spec.segment_bytes.max(end)).max(end);
+    if let Err(error) = shared.disk.reserve(&file, reserved_end, target - reserved_end) {
+        // A nearly full disk may still have room for exactly this batch.
+        if target == end {
+            return Err(error);
+        }
+        shared.disk.reserve(&file, reserved_end, end - reserved_end)?;
+        lock(&segment.state).reserved_end = end;
+        return Ok(file);
+    }
+    lock(&segment.state).reserved_end = target;
+    Ok(file)
+}
+
+fn create_file(segment: &Arc<Inner>) -> io::Result<Arc<File>> {
+    let SegmentSpec { uid, epoch, tier, .. } = segment.spec;
+    let shared = &segment.shared;
+    let file = shared.files.create(uid)?;
+    let header = FileHeader { uid, epoch, tier }.encode();
+    // The header page is written whole, so that the first batch starts in a page of its own.
+    let rest = [0; DATA_START as usize - FileHeader::BYTES];
+    let synced = tier == Tier::Synced;
+    shared.disk.write(&file, 0, &mut [IoSlice::new(&header), IoSlice::new(&rest)], synced)?;
+    if synced {
+        shared.files.sync_dir()?;
+    }
+    let mut state = lock(&segment.state);
+    state.durable_position = DATA_START;
+    state.reserved_end = DATA_START;
+    Ok(file)
+}
+
+/// The write returned (and, in the synced tier, was flushed, in place or in the journal).
+pub(super) fn complete(write: Write, result: io::Result<()>) {
+    let Write { segment, batch, position, .. } = write;
+    let (bytes, base, end) = (batch.total_bytes() as u64, batch.base_index, batch.end_index());
+    batch.release(&segment.shared.pool);
+    if let Err(error) = result {
+        segment.fail(&error, "writing");
+        return;
+    }
+    let more = segment.advance(bytes, base, end);
+    start_writeback(&segment, position + bytes);
+    if more {
+        segment.shared.queue.push(segment.clone());
+    }
+}
+
+/// Keeps dirty pages few: hands every few megabytes to the device, without waiting, and lists
+/// the segment for the next background flush.
+fn start_writeback(segment: &Arc<Inner>, end: u64) {
+    let mut state = lock(&segment.state);
+    let newly_dirty = !std::mem::replace(&mut state.dirty, true);
+    let from = state.writeback_position;
+    let start = end >= from + WRITEBACK_STEP_BYTES;
+    if start {
+        state.writeback_position = end;
+    }
+    drop(state);
+    let background = &segment.shared.background;
+    if newly_dirty {
+        background.list_dirty(segment);
+    }
+    if start {
+        background.send(Task::Writeback { segment: Arc::clone(segment), position: from, length: end - from });
+    }
+}

@@ -1,0 +1,180 @@
+//! What may happen later than an acknowledgement: writeback, flushes, footers.
+
+use std::io::{self, IoSlice};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::format::{BATCH_HEADER_BYTES, BatchHeader, DATA_START, FlushedMark, Footer, MARK_POSITION};
+use super::pool::lock;
+use super::segment::Inner;
+
+/// Work for the background thread.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// Start writing a range to the device, so that dirty pages stay few.
+    Writeback { segment: Arc<Inner>, position: u64, length: u64 },
+    /// Flush the segment and end its file with index and footer.
+    Seal(Arc<Inner>),
+    /// Flush the segments, then let the journal overwrite its half.
+    ReleaseJournal { half: usize, segments: Vec<Arc<Inner>> },
+    /// Flush what is dirty and end the thread.
+    Stop,
+}
+
+/// The sending side.
+#[derive(Debug)]
+pub(super) struct Background {
+    tasks: Sender<Task>,
+    dirty: Mutex<Vec<Arc<Inner>>>,
+}
+
+impl Background {
+    pub(super) fn new() -> (Self, Receiver<Task>) {
+        let (tasks, receiver) = channel();
+        (Background { tasks, dirty: Mutex::default() }, receiver)
+    }
+
+    /// Queues a task; once the thread has ended there is nothing left to do for it.
+    pub(super) fn send(&self, task: Task) {
+        let _ = self.tasks.send(task);
+    }
+
+    /// The segment has unflushed data; it is flushed within the flush interval.
+    pub(super) fn list_dirty(&self, segment: &Arc<Inner>) {
+        lock(&self.dirty).push(Arc::clone(segment));
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(shared: &Arc<Shared>, tasks: Receiver<Task>) -> io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name("walrus-background".into()).spawn(move || run(&shared, &tasks))
+}
+
+fn run(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
+    let interval = Duration::from_millis(shared.flush_interval_ms);
+    let mut next_flush = Instant::now() + interval;
+    loop {
+        match tasks.recv_timeout(next_flush.saturating_duration_since(Instant::now())) {
+            Ok(Task::Stop) | Err(RecvTimeoutError::Disconnected) => return flush_dirty(shared),
+            Ok(task) => perform(shared, task),
+            Err(RecvTimeoutError::Timeout) => {
+                flush_dirty(shared);
+                next_flush = Instant::now() + interval;
+            }
+        }
+    }
+}
+
+fn perform(shared: &Shared, task: Task) {
+    match task {
+        Task::Writeback { segment, position, length } => {
+            if let Ok(file) = shared.files.get(segment.spec.uid) {
+                shared.disk.start_writeback(&file, position, length);
+            }
+        }
+        Task::Seal(segment) => {
+            if let Err(error) = seal(&segment) {
+                // Nothing is lost: the footer is rebuilt by a scan at the next opening.
+                tracing::warn!(segment = %segment.spec.uid, %error, "writing the footer failed");
+            }
+        }
+        Task::ReleaseJournal { half, segments } => {
+            for segment in segments {
+                flush_or_fail(&segment);
+            }
+            shared.journal.release(half);
+        }
+        Task::Stop => {}
+    }
+}
+
+fn flush_dirty(shared: &Shared) {
+    if let Err(error) = shared.files.sync_dir() {
+        tracing::warn!(%error, "flushing the segment directory failed");
+    }
+    let dirty = std::mem::take(&mut *lock(&shared.background.dirty));
+    for segment in dirty {
+        flush_or_fail(&segment);
+    }
+}
+
+/// A failed flush is never tried again: the kernel may have dropped the pages (design: failure
+/// rules), so the segment ends here.
+fn flush_or_fail(segment: &Inner) {
+    match flush(segment) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => segment.fail(&error, "flushing"),
+        // Removed meanwhile: there is nothing to flush.
+        _ => {}
+    }
+}
+
+/// Flushes what is durable in the page cache, then moves the flushed mark.
+pub(super) fn flush(segment: &Inner) -> io::Result<()> {
+    let mark = {
+        let mut state = lock(&segment.state);
+        state.dirty = false;
+        FlushedMark { position: state.durable_position, index: segment.watermark() }
+    };
+    if mark.position == 0 {
+        return Ok(());
+    }
+    let shared = &segment.shared;
+    let file = shared.files.get(segment.spec.uid)?;
+    shared.disk.flush(&file)?;
+    // The mark itself may reach the device later: an older mark only claims less.
+    shared.disk.write(&file, MARK_POSITION, &mut [IoSlice::new(&mark.encode())], false)
+}
+
+/// Flushes the data, cuts what lies past the sealed count, then writes index and footer.
+fn seal(segment: &Inner) -> io::Result<()> {
+    segment.waiters.until_blocking(|| (!lock(&segment.state).busy).then_some(()));
+    let (count, index) = {
+        let state = lock(&segment.state);
+        (state.sealed_count.unwrap_or(0), state.index.clone())
+    };
+    if count == 0 {
+        return Ok(());
+    }
+    flush(segment)?;
+    let shared = &segment.shared;
+    let file = shared.files.get(segment.spec.uid)?;
+    let data_end = data_end(segment, count)?;
+    let mut index = index;
+    index.cut(data_end);
+    let entries = index.entries();
+    let footer = Footer { uid: segment.spec.uid, epoch: segment.spec.epoch, count, data_end, entries: entries.len() as u32 };
+    let bytes = footer.encode(entries);
+    file.set_len(data_end)?;
+    shared.disk.write(&file, data_end, &mut [IoSlice::new(&bytes)], false)?;
+    // Gives back what was reserved beyond the end.
+    file.set_len(data_end + bytes.len() as u64)?;
+    shared.disk.flush(&file)?;
+    lock(&segment.state).durable_position = data_end;
+    Ok(())
+}
+
+/// Where the batches below `count` end.
+fn data_end(segment: &Inner, count: u64) -> io::Result<u64> {
+    let (mut position, end) = {
+        let state = lock(&segment.state);
+        if segment.watermark() == count {
+            return Ok(state.durable_position);
+        }
+        (state.index.position_before(count - 1).unwrap_or(DATA_START), state.durable_position)
+    };
+    let file = segment.shared.files.get(segment.spec.uid)?;
+    let mut header = [0; BATCH_HEADER_BYTES];
+    while position < end {
+        segment.shared.disk.read(&file, position, &mut header)?;
+        let header = BatchHeader::decode(&header).map_err(io::Error::other)?;
+        position += header.total_bytes();
+        if header.base_index + u64::from(header.count) >= count {
+            break;
+        }
+    }
+    Ok(position)
+}

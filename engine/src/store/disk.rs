@@ -1,0 +1,136 @@
+//! The seam between the store and the operating system's files.
+//!
+//! Everything that the store does to a file's bytes goes through [`Disk`], so that tests can put a
+//! disk that fails in its place ([`super::fault`]). The one exception is the io_uring backend,
+//! which is used on the real disk only and submits its writes to the kernel itself.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+
+/// A disk. Positions and lengths in bytes. All calls block.
+pub trait Disk: Send + Sync + std::fmt::Debug {
+    /// Writes all of `pieces` at `position`; with `synced`, returns only after they were flushed
+    /// to the device. After an error nothing may be assumed about the range.
+    fn write(&self, file: &File, position: u64, pieces: &mut [IoSlice<'_>], synced: bool) -> io::Result<()>;
+    /// Flushes the file's data, and the metadata needed to read it back, to the device.
+    fn flush(&self, file: &File) -> io::Result<()>;
+    /// Reserves space without changing the file's size. Where the file system cannot: nothing.
+    fn reserve(&self, file: &File, position: u64, length: u64) -> io::Result<()>;
+    /// Starts writing a range to the device without waiting for it.
+    fn start_writeback(&self, file: &File, position: u64, length: u64);
+    /// Fills `buffer` from `position`; fails with `UnexpectedEof` at the file's end.
+    fn read(&self, file: &File, position: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Is this the real thing, so that writes may be handed to the kernel in other ways too?
+    fn is_real(&self) -> bool {
+        false
+    }
+}
+
+/// The operating system's files.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealDisk;
+
+impl Disk for RealDisk {
+    fn write(&self, file: &File, mut position: u64, mut pieces: &mut [IoSlice<'_>], synced: bool) -> io::Result<()> {
+        while !pieces.is_empty() {
+            match sys::write_vectored(file, position, pieces, synced) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    position += written as u64;
+                    IoSlice::advance_slices(&mut pieces, written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    fn reserve(&self, file: &File, position: u64, length: u64) -> io::Result<()> {
+        sys::reserve(file, position, length)
+    }
+
+    fn start_writeback(&self, file: &File, position: u64, length: u64) {
+        sys::start_writeback(file, position, length);
+    }
+
+    fn read(&self, file: &File, position: u64, buffer: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(file, buffer, position)
+    }
+
+    fn is_real(&self) -> bool {
+        true
+    }
+}
+
+/// The system calls that the standard library has no name for.
+mod sys {
+    use std::fs::File;
+    use std::io::{self, IoSlice};
+    use std::os::fd::AsRawFd;
+
+    /// The kernel takes no more pieces than this in one call (`UIO_MAXIOV`).
+    const PIECES_MAX: usize = 1024;
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn write_vectored(file: &File, position: u64, pieces: &[IoSlice<'_>], synced: bool) -> io::Result<usize> {
+        let flags = if synced { libc::RWF_DSYNC } else { 0 };
+        let count = pieces.len().min(PIECES_MAX) as libc::c_int;
+        // SAFETY: `IoSlice` is ABI-compatible with `iovec`; the slices outlive the call, which
+        // reads `count` of them.
+        let done = unsafe { libc::pwritev2(file.as_raw_fd(), pieces.as_ptr().cast(), count, position as libc::off_t, flags) };
+        usize::try_from(done).map_err(|_| io::Error::last_os_error())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn write_vectored(file: &File, position: u64, pieces: &[IoSlice<'_>], synced: bool) -> io::Result<usize> {
+        let count = pieces.len().min(PIECES_MAX) as libc::c_int;
+        // SAFETY: as above.
+        let done = unsafe { libc::pwritev(file.as_raw_fd(), pieces.as_ptr().cast(), count, position as libc::off_t) };
+        let done = usize::try_from(done).map_err(|_| io::Error::last_os_error())?;
+        if synced {
+            file.sync_data()?;
+        }
+        Ok(done)
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn reserve(file: &File, position: u64, length: u64) -> io::Result<()> {
+        // SAFETY: a plain system call on an open descriptor.
+        let done = unsafe {
+            libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, position as libc::off_t, length as libc::off_t)
+        };
+        if done == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        // File systems without reservation (and tmpfs of old) find out at the write.
+        if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) { Ok(()) } else { Err(error) }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn reserve(_file: &File, _position: u64, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn start_writeback(file: &File, position: u64, length: u64) {
+        // Advice only: an error shows again, and counts, at the flush.
+        // SAFETY: a plain system call on an open descriptor.
+        unsafe {
+            libc::sync_file_range(
+                file.as_raw_fd(),
+                position as libc::off64_t,
+                length as libc::off64_t,
+                libc::SYNC_FILE_RANGE_WRITE,
+            );
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn start_writeback(_file: &File, _position: u64, _length: u64) {}
+}

@@ -1,0 +1,289 @@
+//! The shared journal: one flush for the small synced batches of many segments.
+//!
+//! Ten producers that each wait for their own record would cost ten flushes of ten files. Here
+//! the batches that are ready at the same time are written one behind the other into one
+//! preallocated, zero-filled file, with one flush, and acknowledged; their own files get the same
+//! bytes at once, but unflushed. The file has two halves: when one is full, the segments that it
+//! holds batches of are flushed in the background, and only then may it be overwritten. After a
+//! crash [`replay`] writes what the journal holds into the segments again: the bytes are the same
+//! at the same place, so doing it twice is harmless.
+//!
+//! Large batches pay for their own flush and never come here.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+
+use super::appender::{Write, complete};
+use super::background::Task;
+use super::disk::Disk;
+use super::files::Files;
+use super::format::{FOOTER_BYTES, Footer, PartHeader, RoundHeader};
+use super::pool::lock;
+use super::segment::Inner;
+use super::{Shared, StoreError};
+
+const HALF_BYTES: u64 = 32 * 1024 * 1024;
+const PAGE: u64 = 4096;
+/// A round takes no more batches once it holds this much.
+const ROUND_BYTES_MAX: usize = 1024 * 1024;
+
+/// The queue in front of the journal's thread.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    id: u64,
+    queue: Mutex<Pending>,
+    arrived: Condvar,
+    /// May each half be overwritten?
+    half_free: [AtomicBool; 2],
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    writes: Vec<Write>,
+    stopping: bool,
+}
+
+impl Journal {
+    /// A journal at `path`, with a fresh random `id`. The file is made at the first round.
+    pub(super) fn new(path: PathBuf, id: u64) -> Self {
+        Journal {
+            path,
+            id,
+            queue: Mutex::default(),
+            arrived: Condvar::new(),
+            half_free: [AtomicBool::new(true), AtomicBool::new(true)],
+        }
+    }
+
+    /// Takes a write; its segment hears of it through [`complete`].
+    pub(super) fn submit(&self, write: Write) {
+        lock(&self.queue).writes.push(write);
+        self.arrived.notify_one();
+    }
+
+    /// Ends the thread once everything submitted is done.
+    pub(super) fn stop(&self) {
+        lock(&self.queue).stopping = true;
+        self.arrived.notify_all();
+    }
+
+    /// The segments of a half were flushed: it may be overwritten.
+    pub(super) fn release(&self, half: usize) {
+        self.half_free[half].store(true, Ordering::Release);
+        // The lock orders this with a writer that is just about to wait.
+        drop(lock(&self.queue));
+        self.arrived.notify_all();
+    }
+
+    /// Everything that is queued, up to a round's size; waits for the first. Empty: stop.
+    fn next_round(&self) -> Vec<Write> {
+        let mut queue = lock(&self.queue);
+        while queue.writes.is_empty() && !queue.stopping {
+            queue = self.arrived.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        let mut bytes = 0;
+        let fitting = queue.writes.iter().take_while(|write| {
+            bytes += write.batch.total_bytes();
+            bytes <= ROUND_BYTES_MAX
+        });
+        let count = fitting.count().max(1).min(queue.writes.len());
+        queue.writes.drain(..count).collect()
+    }
+
+    fn wait_for_half(&self, half: usize) {
+        let mut queue = lock(&self.queue);
+        while !self.half_free[half].load(Ordering::Acquire) {
+            queue = self.arrived.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+    }
+}
+
+/// Starts the journal's thread.
+pub(super) fn start(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name("walrus-journal".into()).spawn(move || {
+        let mut writer = Writer { shared, file: None, position: 0, sequence: 0, touched: Vec::new() };
+        writer.run();
+    })
+}
+
+/// The one thread that writes the journal.
+struct Writer {
+    shared: Arc<Shared>,
+    file: Option<File>,
+    position: u64,
+    sequence: u64,
+    /// Segments with batches in the current half.
+    touched: Vec<Arc<Inner>>,
+}
+
+impl Writer {
+    fn run(&mut self) {
+        loop {
+            let writes = self.shared.journal.next_round();
+            if writes.is_empty() {
+                return;
+            }
+            let result = self.write_round(&writes);
+            for write in writes {
+                let result = match &result {
+                    // The journal has it durably; its own file follows, flushed later.
+                    Ok(()) => write.run_unsynced(),
+                    Err(error) => Err(copy_of(error)),
+                };
+                self.touch(&write.segment);
+                complete(write, result);
+            }
+        }
+    }
+
+    fn write_round(&mut self, writes: &[Write]) -> io::Result<()> {
+        let parts: Vec<[u8; PartHeader::BYTES]> = writes.iter().map(|write| part_header(write).encode()).collect();
+        let body = || {
+            parts.iter().zip(writes).flat_map(|(part, write)| std::iter::once(&part[..]).chain(write.batch.pieces()))
+        };
+        let length: usize = body().map(<[u8]>::len).sum();
+        let header = RoundHeader {
+            crc: 0,
+            sequence: self.sequence,
+            length: length as u32,
+            parts: parts.len() as u32,
+            journal_id: self.shared.journal.id,
+        }
+        .seal(body());
+        let unpadded = (RoundHeader::BYTES + length) as u64;
+        let padding = [0; PAGE as usize];
+        let padding = &padding[..(unpadded.next_multiple_of(PAGE) - unpadded) as usize];
+        let mut pieces: Vec<IoSlice<'_>> = Vec::with_capacity(writes.len() * 4);
+        pieces.push(IoSlice::new(&header));
+        pieces.extend(body().map(IoSlice::new));
+        pieces.push(IoSlice::new(padding));
+        let position = self.place(unpadded.next_multiple_of(PAGE))?;
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        self.shared.disk.write(file, position, &mut pieces, true)?;
+        self.position = position + unpadded.next_multiple_of(PAGE);
+        self.sequence += 1;
+        Ok(())
+    }
+
+    /// Where a round of `bytes` goes: behind the last one, or at the start of the other half.
+    fn place(&mut self, bytes: u64) -> io::Result<u64> {
+        if self.file.is_none() {
+            self.file = Some(make_file(&self.shared.journal.path, &*self.shared.disk)?);
+        }
+        let half = (self.position / HALF_BYTES).min(1) as usize;
+        let half_end = (half as u64 + 1) * HALF_BYTES;
+        if self.position + bytes <= half_end {
+            return Ok(self.position);
+        }
+        let journal = &self.shared.journal;
+        journal.half_free[half].store(false, Ordering::Release);
+        for segment in &self.touched {
+            lock(&segment.state).journaled = false;
+        }
+        let segments = std::mem::take(&mut self.touched);
+        self.shared.background.send(Task::ReleaseJournal { half, segments });
+        let other = 1 - half;
+        journal.wait_for_half(other);
+        self.position = other as u64 * HALF_BYTES;
+        Ok(self.position)
+    }
+
+    fn touch(&mut self, segment: &Arc<Inner>) {
+        if !std::mem::replace(&mut lock(&segment.state).journaled, true) {
+            self.touched.push(Arc::clone(segment));
+        }
+    }
+}
+
+fn part_header(write: &Write) -> PartHeader {
+    PartHeader { uid: write.segment.spec.uid, position: write.position, length: write.batch.total_bytes() as u32 }
+}
+
+fn copy_of(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)
+}
+
+/// Makes the journal's file at its full size, with real zeros: overwriting them later changes no
+/// metadata of the file system, so that a flush is one write and one flush of the device.
+fn make_file(path: &Path, disk: &dyn Disk) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let zeros = vec![0; 1024 * 1024];
+    let mut position = file.metadata()?.len() / PAGE * PAGE;
+    while position < 2 * HALF_BYTES {
+        disk.write(&file, position, &mut [IoSlice::new(&zeros)], false)?;
+        position += zeros.len() as u64;
+    }
+    file.sync_all()?;
+    if let Some(dir) = path.parent() {
+        super::files::sync_dir(dir)?;
+    }
+    Ok(file)
+}
+
+/// Writes the batches of all complete rounds of journal `id` into their segments, in order, and
+/// flushes them. Returns how many batches that were.
+pub(super) fn replay(path: &Path, id: u64, files: &Files, disk: &dyn Disk) -> Result<u64, StoreError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(StoreError::io(format!("reading {}", path.display()), error)),
+    };
+    let mut rounds = complete_rounds(&bytes, id);
+    rounds.sort_unstable_by_key(|(header, _)| header.sequence);
+    let mut written = 0;
+    let mut touched = std::collections::BTreeMap::new();
+    for (header, body) in rounds {
+        let mut rest = body;
+        for _ in 0..header.parts {
+            let Ok(part) = PartHeader::decode(rest) else { break };
+            let (batch, after) = rest[PartHeader::BYTES..].split_at(part.length as usize);
+            rest = after;
+            // A removed segment has no file; a sealed one was flushed before its footer.
+            let Ok(file) = files.get(part.uid) else { continue };
+            if has_footer(&file, disk) {
+                continue;
+            }
+            disk.write(&file, part.position, &mut [IoSlice::new(batch)], false)
+                .map_err(|error| StoreError::io(format!("replaying the journal into segment {}", part.uid), error))?;
+            touched.insert(part.uid, file);
+            written += 1;
+        }
+    }
+    for (uid, file) in touched {
+        disk.flush(&file).map_err(|error| StoreError::io(format!("flushing segment {uid}"), error))?;
+    }
+    Ok(written)
+}
+
+/// Rounds of this journal whose checksum holds, with their parts.
+fn complete_rounds(bytes: &[u8], id: u64) -> Vec<(RoundHeader, &[u8])> {
+    let mut rounds = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let round = RoundHeader::decode(&bytes[at..]).ok().filter(|header| header.journal_id == id);
+        match round {
+            Some(header) if header.verify(&bytes[at..]).is_ok() => {
+                let body = at + RoundHeader::BYTES;
+                let end = body + header.length as usize;
+                rounds.push((header, &bytes[body..end]));
+                at = end.next_multiple_of(PAGE as usize);
+            }
+            _ => at += PAGE as usize,
+        }
+    }
+    rounds
+}
+
+fn has_footer(file: &File, disk: &dyn Disk) -> bool {
+    let Some(at) = file.metadata().ok().and_then(|meta| meta.len().checked_sub(FOOTER_BYTES as u64)) else {
+        return false;
+    };
+    let mut footer = [0; FOOTER_BYTES];
+    disk.read(file, at, &mut footer).is_ok() && Footer::decode(&footer).is_ok()
+}

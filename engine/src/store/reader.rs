@@ -1,0 +1,126 @@
+//! Reading by offset: batches are handed on as they lie, after their CRC was checked.
+
+use bytes::Bytes;
+
+use super::format::{BatchHeader, DATA_START, RECORD_PREFIX_BYTES};
+use super::pool::lock;
+use super::segment::Inner;
+use super::{ReadBatch, StoreError, recovery};
+
+/// See [`super::Segment::read`].
+pub(super) fn read(segment: &Inner, from: u64, max_records: u64, max_bytes: usize) -> Result<Vec<ReadBatch>, StoreError> {
+    recovery::load_if_sealed(segment)?;
+    let (limit, start, end) = {
+        let state = lock(&segment.state);
+        let limit = state.sealed_count.unwrap_or_else(|| segment.watermark());
+        if let Some(range) = state.damaged.iter().find(|range| range.contains(&from)) {
+            return Err(corrupt(segment, from, range.end, "found at the start of the process"));
+        }
+        let start = state.index.position_before(from).unwrap_or(DATA_START);
+        let end = state.index.end_of_read(start, max_bytes as u64).unwrap_or(state.durable_position);
+        (limit, start, end.min(state.durable_position))
+    };
+    if from >= limit || max_records == 0 {
+        return Ok(Vec::new());
+    }
+    let shared = &segment.shared;
+    let what = || format!("reading segment {}", segment.spec.uid);
+    let file = shared.files.get(segment.spec.uid).map_err(|error| StoreError::io(what(), error))?;
+    let mut bytes = vec![0; end.saturating_sub(start) as usize];
+    shared.disk.read(&file, start, &mut bytes).map_err(|error| StoreError::io(what(), error))?;
+    let mut cut = Cut { from, limit, records_left: max_records, bytes_left: max_bytes, out: Vec::new() };
+    let mut rest = Bytes::from(bytes);
+    while !rest.is_empty() && cut.wants_more() {
+        let next = check_batch(segment, &rest, &cut);
+        let (header, valid) = match next {
+            Ok(header) => header,
+            // What came before the damage is good; the damage is reported when it is asked for.
+            Err(_) if !cut.out.is_empty() => break,
+            Err(error) => return Err(error),
+        };
+        let whole = rest.split_to(header.total_bytes() as usize);
+        if valid && !cut.add(&header, whole.slice(super::format::BATCH_HEADER_BYTES..)) {
+            break;
+        }
+    }
+    Ok(cut.out)
+}
+
+/// Decodes the next batch and, if any of it is wanted, checks its CRC. The flag: it is wanted.
+fn check_batch(segment: &Inner, bytes: &Bytes, cut: &Cut) -> Result<(BatchHeader, bool), StoreError> {
+    let next = cut.next_index();
+    let damaged = |reason: &dyn std::fmt::Display| {
+        let end = lock(&segment.state).index.next_index(next).unwrap_or(cut.limit);
+        corrupt(segment, next, end, &reason.to_string())
+    };
+    let header = BatchHeader::decode(bytes).map_err(|error| damaged(&error))?;
+    if header.uid != segment.spec.uid || header.total_bytes() > bytes.len() as u64 || header.base_index > next {
+        return Err(damaged(&"the batch belongs elsewhere"));
+    }
+    let end = header.base_index + u64::from(header.count);
+    if end <= next {
+        return Ok((header, false));
+    }
+    header.verify(bytes).map_err(|error| corrupt(segment, next, end, &error.to_string()))?;
+    Ok((header, true))
+}
+
+fn corrupt(segment: &Inner, first_index: u64, end_index: u64, reason: &str) -> StoreError {
+    StoreError::Corrupt { uid: segment.spec.uid, first_index, end_index, reason: reason.into() }
+}
+
+/// Cuts batches to what was asked for.
+struct Cut {
+    from: u64,
+    limit: u64,
+    records_left: u64,
+    bytes_left: usize,
+    out: Vec<ReadBatch>,
+}
+
+impl Cut {
+    fn next_index(&self) -> u64 {
+        self.out.last().map_or(self.from, |batch| batch.base_index + batch.count)
+    }
+
+    fn wants_more(&self) -> bool {
+        self.records_left > 0 && self.next_index() < self.limit
+    }
+
+    /// Takes what is wanted of a batch; false if it is the last one.
+    fn add(&mut self, header: &BatchHeader, records: Bytes) -> bool {
+        let first = self.next_index();
+        let skip = first - header.base_index;
+        let available = u64::from(header.count) - skip;
+        let wanted = available.min(self.records_left).min(self.limit - first);
+        let start = walk(&records, 0, skip, usize::MAX).0;
+        let whole = wanted == available && records.len() - start <= self.bytes_left;
+        if !whole && !self.out.is_empty() && records.len() - start > self.bytes_left {
+            return false;
+        }
+        let (end, count) = if whole { (records.len(), wanted) } else { walk(&records, start, wanted, self.bytes_left) };
+        self.out.push(ReadBatch { base_index: first, count, records: records.slice(start..end) });
+        self.records_left -= count;
+        self.bytes_left = self.bytes_left.saturating_sub(end - start);
+        whole
+    }
+}
+
+/// Walks over up to `count` records from byte `at`, not further than `bytes` but at least over
+/// one. Returns where it stopped and how many records that was. The batch's CRC vouches for the
+/// lengths.
+fn walk(records: &[u8], at: usize, count: u64, bytes: usize) -> (usize, u64) {
+    let mut position = at;
+    let mut walked = 0;
+    while walked < count {
+        let Some(prefix) = records.get(position..position + RECORD_PREFIX_BYTES) else { break };
+        let length = u32::from_le_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]) as usize;
+        let next = position + RECORD_PREFIX_BYTES + length;
+        if walked > 0 && next - at > bytes {
+            break;
+        }
+        position = next;
+        walked += 1;
+    }
+    (position, walked)
+}

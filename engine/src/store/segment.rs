@@ -1,0 +1,291 @@
+//! One segment: the handle that appends, waits and reads.
+//!
+//! ```text
+//!   records   0 ············ watermark ············ next_index
+//!             └── durable ──┘└─ in flight ─┴─ pending ─┘
+//! ```
+//! `watermark` only rises. What is at or past it may still vanish, so nobody acknowledges or
+//! reads it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use super::background::Task;
+use super::batch::Batch;
+use super::format::DATA_START;
+use super::index::SparseIndex;
+use super::pool::{CHUNK_BYTES, lock};
+use super::waiters::{Waiters, block_on};
+use super::{Appended, ReadBatch, SegmentSpec, Shared, StoreError, Take, reader};
+
+/// A handle to one segment. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    inner: Arc<Inner>,
+}
+
+/// What all handles of a segment share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) spec: SegmentSpec,
+    pub(super) shared: Arc<Shared>,
+    pub(super) state: Mutex<State>,
+    watermark: AtomicU64,
+    pub(super) waiters: Waiters,
+}
+
+/// Everything that changes, under the segment's short lock: held for copies and bookkeeping,
+/// never for I/O.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Batches that are not being written yet; only the last one takes records.
+    pub(super) pending: VecDeque<Batch>,
+    pending_bytes: u64,
+    next_index: u64,
+    /// Queued for, or held by, a writer. At most one write of a segment is in flight.
+    pub(super) busy: bool,
+    /// File position after the last durable batch.
+    pub(super) durable_position: u64,
+    pub(super) index: SparseIndex,
+    /// Is `index` (and `durable_position`) filled in? False for sealed segments until a read.
+    pub(super) loaded: bool,
+    closed: bool,
+    failure: Option<StoreError>,
+    pub(super) sealed_count: Option<u64>,
+    /// The file exists with its header; space is reserved up to here.
+    pub(super) reserved_end: u64,
+    /// Writeback was started up to here.
+    pub(super) writeback_position: u64,
+    /// The current half of the journal holds batches of it.
+    pub(super) journaled: bool,
+    /// Index ranges that recovery found damaged.
+    pub(super) damaged: Vec<std::ops::Range<u64>>,
+    /// On the background thread's list of segments to flush.
+    pub(super) dirty: bool,
+}
+
+impl Segment {
+    pub(super) fn new(shared: &Arc<Shared>, spec: SegmentSpec, count: u64, state: State) -> Self {
+        let state = State { next_index: count, ..state };
+        Segment {
+            inner: Arc::new(Inner {
+                spec,
+                shared: Arc::clone(shared),
+                state: Mutex::new(state),
+                watermark: AtomicU64::new(count),
+                waiters: Waiters::default(),
+            }),
+        }
+    }
+
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
+    /// What it is.
+    pub fn spec(&self) -> &SegmentSpec {
+        &self.inner.spec
+    }
+
+    /// Copies records into the active batch and gives them the next indices. Does not wait for
+    /// the disk. `PoolEmpty`: nothing was taken, wait and try again.
+    pub fn try_append(&self, records: &[&[u8]], take: Take) -> Result<Appended, StoreError> {
+        let inner = &self.inner;
+        let mut state = lock(&inner.state);
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        if state.closed {
+            return Err(StoreError::Closed);
+        }
+        let room = inner.spec.segment_entries.saturating_sub(state.next_index);
+        let records = match take {
+            Take::AllOrNone => records,
+            Take::UpToLimit => &records[..records.len().min(usize::try_from(room).unwrap_or(usize::MAX))],
+        };
+        let first_index = state.next_index;
+        state.copy_in(records, &inner.shared)?;
+        let file_bytes = state.durable_position.max(DATA_START) + state.pending_bytes;
+        let full = state.next_index >= inner.spec.segment_entries || file_bytes >= inner.spec.segment_bytes;
+        state.closed = full;
+        let wake_writer = !state.busy && !state.pending.is_empty();
+        state.busy |= wake_writer;
+        drop(state);
+        if wake_writer {
+            inner.shared.queue.push(Arc::clone(inner));
+        }
+        Ok(Appended { first_index, count: records.len() as u64, full })
+    }
+
+    /// As [`Segment::try_append`], blocking while the pool is empty.
+    pub fn append_blocking(&self, records: &[&[u8]], take: Take) -> Result<Appended, StoreError> {
+        let pool = &self.inner.shared.pool;
+        loop {
+            match self.try_append(records, take) {
+                Err(StoreError::PoolEmpty) => pool.waiters().until_blocking(|| pool.has_space().then_some(())),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// First index that is not yet durable in the segment's tier; all below may be acknowledged.
+    pub fn watermark(&self) -> u64 {
+        self.inner.watermark.load(Ordering::Acquire)
+    }
+
+    /// First index that was not yet given to a record (`watermark()` ≤ this).
+    pub fn next_index(&self) -> u64 {
+        lock(&self.inner.state).next_index
+    }
+
+    /// Bytes of header and batches in the file, up to the watermark; 0 before the first write.
+    /// A sealed segment knows it once it was read.
+    pub fn size_bytes(&self) -> u64 {
+        lock(&self.inner.state).durable_position
+    }
+
+    /// Ready when `watermark() >= index`, or with the failure that makes it impossible.
+    pub fn poll_watermark(&self, index: u64, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
+        let inner = &self.inner;
+        if self.watermark() >= index {
+            return Poll::Ready(Ok(()));
+        }
+        inner.waiters.poll_until(cx, || {
+            if self.watermark() >= index {
+                return Some(Ok(()));
+            }
+            lock(&inner.state).failure.clone().map(Err)
+        })
+    }
+
+    /// Async form of [`Segment::poll_watermark`].
+    pub async fn wait_watermark(&self, index: u64) -> Result<(), StoreError> {
+        std::future::poll_fn(|cx| self.poll_watermark(index, cx)).await
+    }
+
+    /// Blocking form of [`Segment::poll_watermark`].
+    pub fn wait_watermark_blocking(&self, index: u64) -> Result<(), StoreError> {
+        block_on(|cx| self.poll_watermark(index, cx))
+    }
+
+    /// The failure that ended the segment, if one did.
+    pub fn failure(&self) -> Option<StoreError> {
+        lock(&self.inner.state).failure.clone()
+    }
+
+    /// Takes no more appends; what is in the active batch is still written.
+    pub fn close(&self) {
+        lock(&self.inner.state).closed = true;
+    }
+
+    /// After [`Segment::close`], once nothing is in flight: ends the segment at `count`
+    /// (≤ watermark). Index and footer are written in the background, after a flush. Idempotent.
+    pub fn seal(&self, count: u64) -> Result<(), StoreError> {
+        let mut state = lock(&self.inner.state);
+        if !state.closed && state.failure.is_none() || count > self.watermark() {
+            return Err(StoreError::Closed);
+        }
+        state.closed = true;
+        if state.sealed_count.replace(count).is_none() {
+            drop(state);
+            self.inner.shared.background.send(Task::Seal(Arc::clone(&self.inner)));
+        }
+        Ok(())
+    }
+
+    /// Reads batches from `from_index` on, up to the watermark (or the sealed count): about
+    /// `max_bytes` and at most `max_records`, but at least one record if there is one. Empty at
+    /// the end. Blocking I/O, mostly from the page cache.
+    pub fn read(&self, from_index: u64, max_records: u64, max_bytes: usize) -> Result<Vec<ReadBatch>, StoreError> {
+        reader::read(&self.inner, from_index, max_records, max_bytes)
+    }
+
+    /// Completes once a record at `index` may be read, or the segment failed or was sealed.
+    pub async fn readable(&self, index: u64) {
+        self.inner
+            .waiters
+            .until(|| {
+                let state = lock(&self.inner.state);
+                let over = self.watermark() > index || state.failure.is_some() || state.sealed_count.is_some();
+                over.then_some(())
+            })
+            .await;
+    }
+}
+
+impl State {
+    /// Copies `records` into the last pending batch or a new one.
+    fn copy_in(&mut self, records: &[&[u8]], shared: &Shared) -> Result<(), StoreError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let bytes = Batch::size_of(records);
+        if bytes.div_ceil(CHUNK_BYTES) >= shared.pool.max_request() {
+            return Err(StoreError::TooLarge { bytes, limit: shared.pool.max_request() * CHUNK_BYTES });
+        }
+        let fits = self.pending.back().is_some_and(|batch| batch.has_room(bytes));
+        let mut fresh = (!fits).then(|| Batch::new(self.next_index));
+        let batch = match &mut fresh {
+            Some(batch) => batch,
+            None => self.pending.back_mut().ok_or(StoreError::Closed)?,
+        };
+        let before = if fits { batch.total_bytes() } else { 0 };
+        if !batch.reserve(bytes, &shared.pool) {
+            return Err(StoreError::PoolEmpty);
+        }
+        for record in records {
+            batch.push(record);
+        }
+        self.pending_bytes += (batch.total_bytes() - before) as u64;
+        self.next_index += records.len() as u64;
+        self.pending.extend(fresh);
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// First index that is not durable.
+    pub(super) fn watermark(&self) -> u64 {
+        self.watermark.load(Ordering::Acquire)
+    }
+
+    /// A write of the batch that ends at `end_index` is durable: moves the watermark, wakes the
+    /// waiters once. Returns whether more is pending (the segment then stays busy).
+    pub(super) fn advance(&self, batch_bytes: u64, base_index: u64, end_index: u64) -> bool {
+        let mut state = lock(&self.state);
+        let position = state.durable_position;
+        state.index.note(base_index, position);
+        state.durable_position = position + batch_bytes;
+        state.pending_bytes -= batch_bytes;
+        state.busy = !state.pending.is_empty();
+        let more = state.busy;
+        self.watermark.store(end_index, Ordering::Release);
+        drop(state);
+        self.waiters.wake_all();
+        more
+    }
+
+    /// A write or flush failed: nothing more is taken or acknowledged, and what is pending is
+    /// dropped. The first failure counts.
+    pub(super) fn fail(&self, error: &std::io::Error, what: &str) {
+        let failure = if error.raw_os_error() == Some(libc::ENOSPC) {
+            StoreError::DiskFull
+        } else {
+            StoreError::Poisoned { uid: self.spec.uid, reason: format!("{what}: {error}").into() }
+        };
+        let mut state = lock(&self.state);
+        state.failure.get_or_insert(failure);
+        state.next_index = self.watermark();
+        state.pending_bytes = 0;
+        state.busy = false;
+        let dropped = std::mem::take(&mut state.pending);
+        drop(state);
+        for batch in dropped {
+            batch.release(&self.shared.pool);
+        }
+        self.waiters.wake_all();
+        tracing::error!(segment = %self.spec.uid, %error, "{what} failed; the segment takes no more writes");
+    }
+}
