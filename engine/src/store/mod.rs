@@ -322,7 +322,7 @@ impl Store {
     }
 
     /// Segments that have a file, in order of uid. For removing leftovers of deleted topics.
-    pub fn list(&self) -> Result<Vec<crate::types::SegmentUid>, StoreError> {
+    pub fn list(&self) -> Result<Vec<SegmentUid>, StoreError> {
         self.running.shared.files.list().map_err(|error| StoreError::io("listing the segment files", error))
     }
 

@@ -42,8 +42,8 @@ pub(super) struct Inner {
 pub(super) struct State {
     /// Batches that are not being written yet; only the last one takes records.
     pub(super) pending: VecDeque<Batch>,
-    pending_bytes: u64,
-    next_index: u64,
+    pub(super) pending_bytes: u64,
+    pub(super) next_index: u64,
     /// Queued for, or held by, a writer. At most one write of a segment is in flight.
     pub(super) busy: bool,
     /// File position after the last durable batch.
@@ -51,8 +51,8 @@ pub(super) struct State {
     pub(super) index: SparseIndex,
     /// Is `index` (and `durable_position`) filled in? False for sealed segments until a read.
     pub(super) loaded: bool,
-    closed: bool,
-    failure: Option<StoreError>,
+    pub(super) closed: bool,
+    pub(super) failure: Option<StoreError>,
     pub(super) sealed_count: Option<u64>,
     /// The file exists with its header; space is reserved up to here.
     pub(super) reserved_end: u64,
