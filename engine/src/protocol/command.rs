@@ -7,7 +7,7 @@ use std::str::FromStr;
 use bytes::BufMut;
 
 use super::frame::{put_frame, put_prefix};
-use super::name::{as_name, name_end};
+use super::name::{as_name, split_name};
 use super::records::{BadRecords, Records};
 use super::settings::{SettingError, TopicSettings, clip};
 use super::verb::Verb;
@@ -233,6 +233,16 @@ pub fn put_put(out: &mut impl BufMut, topic: &str, payload: &[u8]) {
     out.put_slice(payload);
 }
 
+/// The payload of a frame that is a `PUT` to exactly this topic, found by one comparison: a
+/// broker that remembers the topic of the frame before needs neither to check the name again nor
+/// to look it up.
+#[inline]
+pub fn put_payload<'a>(body: &'a [u8], topic: &str) -> Option<&'a [u8]> {
+    body.strip_prefix(b"PUT ")?
+        .strip_prefix(topic.as_bytes())?
+        .strip_prefix(b" ")
+}
+
 /// Length of the body of a `PUT`.
 #[inline]
 pub fn put_put_bytes(topic: &str, payload_bytes: usize) -> usize {
@@ -252,12 +262,10 @@ pub fn put_append_head(out: &mut impl BufMut, topic: &str, records_bytes: usize)
 /// name is where it must be.
 #[inline]
 fn split_topic(bytes: &[u8], separator: u8, verb: Verb) -> Result<(&str, &[u8]), RequestError> {
-    let end = name_end(bytes);
-    let topic = as_name(&bytes[..end]);
-    match (topic, bytes.get(end)) {
-        (Some(topic), Some(&byte)) if byte == separator => Ok((topic, &bytes[end + 1..])),
-        (Some(_), None) => Err(RequestError::Usage(verb)),
-        (None, None) if end == 0 => Err(RequestError::Usage(verb)),
+    match split_name(bytes) {
+        Some((topic, [first, rest @ ..])) if *first == separator => Ok((topic, rest)),
+        Some((_, [])) => Err(RequestError::Usage(verb)),
+        None if bytes.is_empty() => Err(RequestError::Usage(verb)),
         _ => Err(RequestError::BadName { what: "topic" }),
     }
 }

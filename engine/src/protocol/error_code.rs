@@ -36,7 +36,7 @@ pub enum ErrorCode {
     UnknownTopic,
     /// The topic exists with other settings.
     TopicExists,
-    /// The offset lies below what is retained.
+    /// The offset lies below what is retained, or past the tail.
     OffsetOutOfRange,
     /// No quorum or no leader now.
     NotReady,
@@ -108,7 +108,7 @@ impl ErrorCode {
             ErrorCode::OffsetOutOfRange => (
                 "OffsetOutOfRange",
                 Retry::Useless,
-                "The offset is below the first retained one, which is the text's first word. Go on from there.",
+                "The offset is not there. The text's first word is the first offset that is kept; go on from there.",
             ),
             ErrorCode::NotReady => (
                 "NotReady",

@@ -24,18 +24,25 @@ pub fn valid_name(name: &[u8]) -> bool {
 }
 
 /// The name as text, if it is a valid one.
-#[inline]
 pub(super) fn as_name(name: &[u8]) -> Option<&str> {
-    if valid_name(name) {
-        std::str::from_utf8(name).ok()
-    } else {
-        None
+    let (name, rest) = split_name(name)?;
+    rest.is_empty().then_some(name)
+}
+
+/// The name at the front of `bytes`, which ends at the first byte that may not stand in one, and
+/// what follows it. One scan, because every `PUT` asks.
+#[inline]
+pub(super) fn split_name(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let (name, rest) = bytes.split_at(name_end(bytes));
+    if name.is_empty() || name.len() > MAX_NAME_BYTES {
+        return None;
     }
+    std::str::from_utf8(name).ok().map(|name| (name, rest))
 }
 
 /// Where the run of bytes that may stand in a name ends.
 #[inline]
-pub(super) fn name_end(bytes: &[u8]) -> usize {
+fn name_end(bytes: &[u8]) -> usize {
     bytes
         .iter()
         .position(|&byte| !NAME_BYTE[usize::from(byte)])

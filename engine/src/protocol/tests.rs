@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::command::DEFAULT_FETCH_BYTES;
+use super::command::{DEFAULT_FETCH_BYTES, put_payload};
 use super::frame::{PREFIX_BYTES, put_frame};
 use super::records::put_record;
 use super::reply::{Appended, Fetched, put_appended, put_fetched_head};
@@ -68,6 +68,10 @@ proptest! {
         let (topic, group) = (topic.as_str(), group.as_str());
         round_trip(Request::Register { topic, settings });
         round_trip(Request::Put { topic, payload: &bytes });
+        let body = [b"PUT ", topic.as_bytes(), b" ", &bytes].concat();
+        prop_assert_eq!(put_payload(&body, topic), Some(bytes.as_slice()));
+        prop_assert_eq!(put_payload(&body, &topic[1..]), None);
+        prop_assert_eq!(put_payload(&body[..3 + topic.len()], topic), None);
         round_trip(Request::Get { topic, group: None });
         round_trip(Request::Get { topic, group: Some(group) });
         round_trip(Request::State { topic });
@@ -274,4 +278,50 @@ fn an_unknown_error_code_keeps_its_text() {
 fn a_fetch_reply_must_hold_as_many_records_as_it_says() {
     assert!(Fetched::parse(b"7 1\n").is_err());
     assert!(Fetched::parse(b"7 0\n").is_ok());
+}
+
+/// `UPDATE_DOCS=1 cargo test -p walrus-engine error_table` writes the table anew.
+#[test]
+fn the_error_table_of_the_docs_is_the_enum() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md");
+    let docs = std::fs::read_to_string(path).expect("docs/protocol.md");
+    let table = error_code::markdown_table();
+    let start = docs.find("| code |").expect("a table of errors");
+    let end = docs[start..]
+        .find("\n\n")
+        .map_or(docs.len(), |bytes| start + bytes + 1);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let updated = [&docs[..start], &table, &docs[end..]].concat();
+        std::fs::write(path, updated).expect("docs/protocol.md is written");
+    } else {
+        assert_eq!(
+            &docs[start..end],
+            table,
+            "run UPDATE_DOCS=1 cargo test -p walrus-engine error_table"
+        );
+    }
+}
+
+#[test]
+fn error_codes_have_the_names_that_clients_rely_on() {
+    let names: Vec<&str> = ErrorCode::ALL.iter().map(|code| code.name()).collect();
+    let stable = [
+        "BadRequest",
+        "FrameTooLarge",
+        "UnknownTopic",
+        "TopicExists",
+        "OffsetOutOfRange",
+        "NotReady",
+        "Timeout",
+        "DiskFull",
+        "Corrupt",
+        "Overloaded",
+        "Internal",
+    ];
+    assert_eq!(names, stable);
+    assert!(
+        ErrorCode::ALL
+            .iter()
+            .all(|code| code.name().parse() == Ok(*code))
+    );
 }

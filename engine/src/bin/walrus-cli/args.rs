@@ -129,8 +129,9 @@ pub(crate) enum Command {
     Fetch {
         /// Name of the topic
         topic: String,
-        /// First offset; without it, the oldest record that is retained
-        offset: Option<u64>,
+        /// First offset, `first` (the oldest record that is kept), or `last` (behind the newest)
+        #[arg(default_value = "first")]
+        offset: String,
         /// Records to read at most; without it, all up to the tail
         max_records: Option<u64>,
         /// Go on at the tail: print records as they come, until Ctrl-C

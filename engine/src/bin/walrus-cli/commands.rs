@@ -131,7 +131,7 @@ impl Session {
                 offset,
                 max_records,
                 follow,
-            } => self.fetch(topic, *offset, *max_records, *follow),
+            } => self.fetch(topic, offset, *max_records, *follow),
             Command::Seek { topic, group, to } => self.seek(topic, group, to),
             Command::Topics => self.topics(),
             Command::Delete { topic } => {
@@ -179,15 +179,7 @@ impl Session {
     }
 
     fn seek(&mut self, topic: &str, group: &str, to: &str) -> Result<(), Failure> {
-        let to = match to {
-            "first" => SeekTo::First,
-            "last" => SeekTo::Last,
-            offset => SeekTo::Offset(offset.parse().map_err(|_| {
-                Failure::Usage(format!(
-                    "`{offset}` is neither an offset nor `first` nor `last`"
-                ))
-            })?),
-        };
+        let to = parse_offset(to).ok_or_else(|| bad_offset(to))?;
         self.client()?.seek(topic, group, to)?;
         Ok(self
             .output
@@ -244,15 +236,12 @@ impl Session {
     fn fetch(
         &mut self,
         topic: &str,
-        offset: Option<u64>,
+        offset: &str,
         max_records: Option<u64>,
         follow: bool,
     ) -> Result<(), Failure> {
         self.interrupted.store(false, Ordering::Relaxed);
-        let start = match offset {
-            Some(offset) => offset,
-            None => self.first_offset(topic)?,
-        };
+        let offset = self.resolve_offset(topic, offset)?;
         let mut left = max_records.unwrap_or(u64::MAX);
         let wait = if follow {
             Duration::from_millis(250)
@@ -260,7 +249,7 @@ impl Session {
             Duration::ZERO
         };
         let config = ReaderConfig {
-            offset: start,
+            offset,
             max_records: left,
             wait,
             ..ReaderConfig::default()
@@ -291,26 +280,38 @@ impl Session {
         Ok(out.flush()?)
     }
 
-    /// Where the retained records begin.
-    fn first_offset(&mut self, topic: &str) -> Result<u64, Failure> {
-        match self.client()?.fetch(topic, 0, 1, 1, Duration::ZERO) {
-            Ok(_) => Ok(0),
-            Err(ClientError::Refusal {
-                code: ErrorCode::OffsetOutOfRange,
-                text,
-            }) => {
-                let first = text.split(' ').next().and_then(|word| word.parse().ok());
-                first.ok_or(Failure::Client(ClientError::Refusal {
-                    code: ErrorCode::OffsetOutOfRange,
-                    text,
-                }))
-            }
-            Err(error) => Err(error.into()),
-        }
+    /// `first` and `last` are looked up in the topic's state.
+    fn resolve_offset(&mut self, topic: &str, offset: &str) -> Result<u64, Failure> {
+        let Some(to) = parse_offset(offset) else {
+            return Err(bad_offset(offset));
+        };
+        let field = match to {
+            SeekTo::Offset(offset) => return Ok(offset),
+            SeekTo::First => "first_offset",
+            SeekTo::Last => "next_offset",
+        };
+        let state: Value = serde_json::from_str(self.client()?.state(topic)?).unwrap_or_default();
+        state[field].as_u64().ok_or_else(|| {
+            Failure::Usage(format!("the broker's STATE has no {field}; give a number"))
+        })
     }
 }
 
-/// One line a topic, with the columns that the broker sent (only those that fit on one line).
+fn parse_offset(text: &str) -> Option<SeekTo> {
+    match text {
+        "first" => Some(SeekTo::First),
+        "last" => Some(SeekTo::Last),
+        number => number.parse().ok().map(SeekTo::Offset),
+    }
+}
+
+fn bad_offset(text: &str) -> Failure {
+    Failure::Usage(format!(
+        "`{text}` is neither an offset nor `first` nor `last`"
+    ))
+}
+
+/// One line a topic, with the columns that the broker sent.
 fn table(topics: &[Value], color: bool) -> io::Result<()> {
     let columns: Vec<&String> = topics[0]
         .as_object()
