@@ -319,8 +319,6 @@ R_NoNewOwner == ~(Owner = "n2" /\ Owns("n2") /\ Valid("n2") /\ app["n1"] < Len(l
 R_NoLateGrant == ~(\E b \in Broker, n, m \in Node : Valid(b) /\ msg[b][n].st = "granted" /\ lead[n] /\ lead[m] /\ ready[m] /\ term[m] > term[n])
 (* an entry of a deposed leader is committed by a later one *)
 R_NoInherited == ~(Owner = "n2" /\ gives = 1 /\ \E n \in Node : lead[n] /\ term[n] > 1 /\ ready[n] /\ wait[n]["n1"] > 0)
-(* a restarted Raft leader, same term, has to wait while a forgotten grant runs *)
-R_NoForgottenGrant == ~(restarts > 0 /\ Owns("n1") /\ Valid("n1") /\ \E n \in Node : lead[n] /\ ready[n] /\ term[n] = 1 /\ wait[n]["n1"] = 1)
 (* a grant waits for an entry to be applied *)
 R_NoWaitingGrant == ~(\E b \in Broker, n \in Node : msg[b][n].st = "granted" /\ ~MayCount(b, msg[b][n]))
 =============================================================================
