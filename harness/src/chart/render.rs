@@ -1,0 +1,386 @@
+//! Lays a [`Figure`] out on a page: beside each other on a wide one, below each other on a phone.
+
+use super::canvas::{Align, Canvas, DrawResult, Font, Marker, Stroke};
+use super::figure::{Bar, Ceiling, Figure, Panel, Plot, Series};
+use super::scale::Scale;
+use super::theme;
+
+/// Where a figure is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// A desktop, a README, a slide.
+    Wide,
+    /// A phone held upright.
+    Narrow,
+}
+
+const MARGIN: f64 = 18.0;
+/// Room for tick labels and the turned axis label, left of the first panel of a row.
+const Y_AXIS_WIDTH: f64 = 66.0;
+const PANEL_GAP: f64 = 26.0;
+
+impl Page {
+    fn width(self) -> f64 {
+        if self == Self::Wide { 1040.0 } else { 400.0 }
+    }
+
+    fn columns(self, panels: usize) -> usize {
+        if self == Self::Wide { panels.min(2) } else { 1 }
+    }
+
+    fn plot_height(self) -> f64 {
+        if self == Self::Wide { 300.0 } else { 240.0 }
+    }
+
+    fn font(self, wide: f64, narrow: f64) -> Font {
+        Font::new(if self == Self::Wide { wide } else { narrow }, theme::INK)
+    }
+
+    fn title(self) -> Font {
+        self.font(19.0, 16.5).bold()
+    }
+
+    fn panel_title(self) -> Font {
+        self.font(14.5, 14.0).bold()
+    }
+
+    fn small(self) -> Font {
+        Font { tone: theme::MUTED, ..self.font(12.5, 12.0) }
+    }
+}
+
+/// Positions of one panel, in CSS pixels.
+struct Frame {
+    left: f64,
+    right: f64,
+    /// Top of the plot area.
+    top: f64,
+    bottom: f64,
+    /// Where its title and legend begin.
+    head: f64,
+    /// Is it the first of its row, and so carries the y labels?
+    is_first: bool,
+}
+
+impl Frame {
+    fn y(&self, scale: &Scale, value: f64) -> f64 {
+        self.bottom - scale.position(value) * (self.bottom - self.top)
+    }
+
+    fn x(&self, scale: &Scale, value: f64) -> f64 {
+        self.left + scale.position(value) * (self.right - self.left)
+    }
+
+    fn width(&self) -> f64 {
+        self.right - self.left
+    }
+}
+
+/// A figure with its scales on a page.
+struct Renderer<'f> {
+    figure: &'f Figure,
+    page: Page,
+    x: Scale,
+    y: Scale,
+}
+
+/// Draws the figure as SVG.
+pub(crate) fn svg(figure: &Figure, page: Page) -> Result<String, String> {
+    let (x, y) = (&figure.x, &figure.y);
+    let renderer = Renderer {
+        figure,
+        page,
+        x: Scale::over(x.kind, figure.x_values(), x.format, &x.fixed),
+        y: Scale::over(y.kind, figure.y_values(), y.format, &y.fixed),
+    };
+    let layout = renderer.layout();
+    let size = (page.width(), layout.height);
+    Canvas::svg(size, &figure.title, &figure.description(), |canvas| {
+        renderer.draw(canvas, &layout)
+    })
+}
+
+/// Where everything goes.
+struct Layout {
+    frames: Vec<Frame>,
+    /// Top of the note.
+    note: f64,
+    height: f64,
+}
+
+impl Renderer<'_> {
+    fn text_width(&self) -> f64 {
+        self.page.width() - 2.0 * MARGIN
+    }
+
+    fn lines_height(&self, text: &str, font: Font) -> f64 {
+        if text.is_empty() {
+            return 0.0;
+        }
+        font.wrap(text, self.text_width()).len() as f64 * font.line_px()
+    }
+
+    fn layout(&self) -> Layout {
+        let page = self.page;
+        let mut y = MARGIN
+            + self.lines_height(&self.figure.title, page.title())
+            + 2.0
+            + self.lines_height(&self.figure.subtitle, page.small())
+            + 12.0;
+        let columns = page.columns(self.figure.panels.len());
+        let usable = page.width() - 2.0 * MARGIN - Y_AXIS_WIDTH;
+        let width = (usable - PANEL_GAP * (columns - 1) as f64) / columns as f64;
+        let mut frames = Vec::new();
+        for row in self.figure.panels.chunks(columns) {
+            let head = row.iter().map(|p| self.head_height(p, width)).fold(0.0, f64::max);
+            let foot = row.iter().map(|p| self.foot_height(p, width)).fold(0.0, f64::max);
+            let (top, bottom) = (y + head, y + head + page.plot_height());
+            for column in 0..row.len() {
+                let left = MARGIN + Y_AXIS_WIDTH + column as f64 * (width + PANEL_GAP);
+                let right = left + width;
+                frames.push(Frame { left, right, top, bottom, head: y, is_first: column == 0 });
+            }
+            y = bottom + foot + 14.0;
+        }
+        let height = y + self.lines_height(&self.figure.note, page.small()) + MARGIN * 0.7;
+        Layout { frames, note: y, height }
+    }
+
+    fn head_height(&self, panel: &Panel, width: f64) -> f64 {
+        let title = if panel.title.is_empty() { 0.0 } else { self.page.panel_title().line_px() };
+        let legend = match &panel.plot {
+            Plot::Bars(_) => 0.0,
+            Plot::Lines(series) => {
+                self.legend_rows(series, width).len() as f64 * self.page.small().line_px() + 4.0
+            }
+        };
+        title + legend + 22.0
+    }
+
+    fn foot_height(&self, panel: &Panel, width: f64) -> f64 {
+        let line = self.page.small().line_px();
+        match &panel.plot {
+            Plot::Bars(bars) => {
+                let step = width / bars.len().max(1) as f64;
+                let lines = bars.iter().map(|bar| self.label_lines(bar, step).len()).max();
+                8.0 + lines.unwrap_or(0) as f64 * self.bar_label(false).line_px()
+            }
+            Plot::Lines(_) => 10.0 + 2.0 * line,
+        }
+    }
+
+    fn draw(&self, canvas: &Canvas<'_>, layout: &Layout) -> DrawResult {
+        let at = |y| (MARGIN, y);
+        let (figure, width) = (self.figure, self.text_width());
+        let y = canvas.paragraph(at(MARGIN), width, &figure.title, self.page.title())?;
+        canvas.paragraph(at(y + 2.0), width, &figure.subtitle, self.page.small())?;
+        for (panel, frame) in figure.panels.iter().zip(&layout.frames) {
+            self.panel(canvas, panel, frame)?;
+        }
+        if !figure.note.is_empty() {
+            canvas.paragraph(at(layout.note), width, &figure.note, self.page.small())?;
+        }
+        Ok(())
+    }
+
+    fn panel(&self, canvas: &Canvas<'_>, panel: &Panel, frame: &Frame) -> DrawResult {
+        let title = self.page.panel_title();
+        canvas.text(
+            (frame.left, frame.head + title.line_px() / 2.0),
+            &panel.title,
+            title,
+            Align::Start,
+        )?;
+        self.y_axis(canvas, frame)?;
+        match &panel.plot {
+            Plot::Bars(bars) => self.bars(canvas, bars, frame)?,
+            Plot::Lines(series) => self.lines(canvas, panel, series, frame)?,
+        }
+        let axis = Stroke::solid(theme::AXIS, 1.0);
+        canvas.line(&[(frame.left, frame.bottom), (frame.right, frame.bottom)], axis)?;
+        panel.ceiling.as_ref().map_or(Ok(()), |ceiling| self.ceiling(canvas, ceiling, frame))
+    }
+
+    fn y_axis(&self, canvas: &Canvas<'_>, frame: &Frame) -> DrawResult {
+        let font = self.page.small();
+        for (value, label) in &self.y.ticks {
+            let y = frame.y(&self.y, *value);
+            let grid = Stroke::solid(theme::GRID, 1.0);
+            canvas.line(&[(frame.left, y), (frame.right, y)], grid)?;
+            if frame.is_first {
+                canvas.text((frame.left - 8.0, y), label, font, Align::End)?;
+            }
+        }
+        if frame.is_first {
+            let middle = f64::midpoint(frame.top, frame.bottom);
+            canvas.text_up((MARGIN + 4.0, middle), &self.figure.y.label, font)?;
+        }
+        Ok(())
+    }
+
+    fn ceiling(&self, canvas: &Canvas<'_>, ceiling: &Ceiling, frame: &Frame) -> DrawResult {
+        let y = frame.y(&self.y, ceiling.value);
+        let stroke = Stroke { dash: Some((7.0, 4.0)), ..Stroke::solid(theme::CEILING, 1.5) };
+        canvas.line(&[(frame.left, y), (frame.right, y)], stroke)?;
+        let label = format!("{}: {}", ceiling.label, (self.figure.y.format)(ceiling.value));
+        canvas.text((frame.right, y - 9.0), &label, self.page.small(), Align::End)
+    }
+
+    // ---- bars ----
+
+    fn bar_label(&self, is_system: bool) -> Font {
+        let font = self.page.font(12.5, 10.5);
+        if is_system { font.bold() } else { Font { tone: theme::MUTED, ..font } }
+    }
+
+    /// The lines below a bar; whether a line is the system's name is its first element.
+    fn label_lines(&self, bar: &Bar, step: f64) -> Vec<(bool, String)> {
+        let mut lines = Vec::new();
+        for (i, text) in bar.label.iter().enumerate() {
+            let font = self.bar_label(i == 0);
+            lines.extend(font.wrap(text, step - 4.0).into_iter().map(|line| (i == 0, line)));
+        }
+        lines
+    }
+
+    fn bars(&self, canvas: &Canvas<'_>, bars: &[Bar], frame: &Frame) -> DrawResult {
+        let step = frame.width() / bars.len().max(1) as f64;
+        for (i, bar) in bars.iter().enumerate() {
+            let middle = frame.left + (i as f64 + 0.5) * step;
+            self.bar(canvas, bar, frame, middle, (step * 0.3).min(34.0))?;
+            let mut y = frame.bottom + 8.0;
+            for (is_system, line) in self.label_lines(bar, step) {
+                let font = self.bar_label(is_system);
+                canvas.text((middle, y + font.line_px() / 2.0), &line, font, Align::Middle)?;
+                y += font.line_px();
+            }
+        }
+        Ok(())
+    }
+
+    fn bar(&self, canvas: &Canvas<'_>, bar: &Bar, frame: &Frame, middle: f64, half: f64) -> DrawResult {
+        let top = frame.y(&self.y, bar.median);
+        let split = bar.lower_part.map_or(frame.bottom, |part| frame.y(&self.y, part));
+        canvas.rect((middle - half, top), (middle + half, split), bar.tone, 0.88)?;
+        if bar.lower_part.is_some() {
+            canvas.rect((middle - half, split), (middle + half, frame.bottom), bar.tone, 0.45)?;
+        }
+        // The dots are spread over the bar's width, so that equal repeats can be counted.
+        let spread = (half * 1.2 / bar.repeats.len().max(1) as f64).min(9.0);
+        let first = -spread * (bar.repeats.len().saturating_sub(1)) as f64 / 2.0;
+        let radius = if self.page == Page::Wide { 2.8 } else { 2.2 };
+        for (i, value) in bar.repeats.iter().enumerate() {
+            let x = middle + first + spread * i as f64;
+            canvas.marker((x, frame.y(&self.y, *value)), radius, Marker::Circle, theme::INK)?;
+        }
+        let highest = bar.repeats.iter().map(|v| frame.y(&self.y, *v)).fold(top, f64::min);
+        let label = (self.figure.y.format)(bar.median);
+        let font = self.page.font(13.0, 11.0).bold();
+        canvas.text((middle, highest - 12.0), &label, font, Align::Middle)
+    }
+
+    // ---- lines ----
+
+    /// Entries of the legend, in rows that fit.
+    fn legend_rows<'s>(&self, series: &'s [Series], width: f64) -> Vec<Vec<(f64, &'s Series)>> {
+        let mut rows: Vec<Vec<(f64, &Series)>> = vec![Vec::new()];
+        let mut x = 0.0;
+        for one in series {
+            let entry = 30.0 + self.page.small().width(&one.label) + 14.0;
+            if x > 0.0 && x + entry - 14.0 > width {
+                rows.push(Vec::new());
+                x = 0.0;
+            }
+            if let Some(row) = rows.last_mut() {
+                row.push((x, one));
+            }
+            x += entry;
+        }
+        rows
+    }
+
+    fn lines(
+        &self,
+        canvas: &Canvas<'_>,
+        panel: &Panel,
+        series: &[Series],
+        frame: &Frame,
+    ) -> DrawResult {
+        self.x_axis(canvas, frame)?;
+        let title = if panel.title.is_empty() { 0.0 } else { self.page.panel_title().line_px() };
+        self.legend(canvas, series, frame, frame.head + title + 2.0)?;
+        for one in series {
+            for shadow in &one.shadows {
+                let path = self.path(shadow, frame);
+                canvas.line(&path, Stroke { alpha: 0.35, ..Stroke::solid(one.tone, 1.0) })?;
+            }
+        }
+        for one in series {
+            canvas.line(&self.path(&one.points, frame), stroke_of(one))?;
+            for dot in self.path(&one.dots, frame) {
+                canvas.marker(dot, 1.8, Marker::Circle, one.tone)?;
+            }
+            if one.has_markers {
+                for point in self.path(&one.points, frame) {
+                    canvas.marker(point, 4.0, one.marker, one.tone)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, points: &[(f64, f64)], frame: &Frame) -> Vec<(f64, f64)> {
+        points.iter().map(|(x, y)| (frame.x(&self.x, *x), frame.y(&self.y, *y))).collect()
+    }
+
+    fn x_axis(&self, canvas: &Canvas<'_>, frame: &Frame) -> DrawResult {
+        let font = self.page.small();
+        let mut free_from = f64::MIN;
+        for (value, label) in &self.x.ticks {
+            let x = frame.x(&self.x, *value);
+            let tick = Stroke::solid(theme::AXIS, 1.0);
+            canvas.line(&[(x, frame.bottom), (x, frame.bottom + 4.0)], tick)?;
+            let half = font.width(label) / 2.0;
+            if x - half > free_from {
+                let y = frame.bottom + 6.0 + font.line_px() / 2.0;
+                canvas.text((x, y), label, font, Align::Middle)?;
+                free_from = x + half + 5.0;
+            }
+        }
+        let middle = f64::midpoint(frame.left, frame.right);
+        let y = frame.bottom + 8.0 + font.line_px() * 1.5;
+        canvas.text((middle, y), &self.figure.x.label, font, Align::Middle)
+    }
+
+    fn legend(
+        &self,
+        canvas: &Canvas<'_>,
+        series: &[Series],
+        frame: &Frame,
+        top: f64,
+    ) -> DrawResult {
+        let font = Font { tone: theme::INK, ..self.page.small() };
+        for (i, row) in self.legend_rows(series, frame.width()).into_iter().enumerate() {
+            let y = top + (i as f64 + 0.5) * font.line_px();
+            for (x, one) in row {
+                let left = frame.left + x;
+                canvas.line(&[(left, y), (left + 24.0, y)], stroke_of(one))?;
+                if one.has_markers {
+                    canvas.marker((left + 12.0, y), 4.0, one.marker, one.tone)?;
+                }
+                canvas.text((left + 30.0, y), &one.label, font, Align::Start)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn stroke_of(series: &Series) -> Stroke {
+    let dash = match series.marker {
+        Marker::Circle => None,
+        Marker::Square => Some((8.0, 4.0)),
+        Marker::Triangle => Some((3.0, 3.0)),
+        Marker::Diamond => Some((12.0, 3.0)),
+    };
+    Stroke { dash, ..Stroke::solid(series.tone, 2.0) }
+}

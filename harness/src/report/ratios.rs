@@ -1,0 +1,235 @@
+//! Which rows are compared with which: like with like, each competitor at its best.
+//!
+//! Rows meet in an *arena*: same workload, tier, deployment, load, offered rate, and the same
+//! class of records in flight. In it each of our modes (`PUT`, `APPEND`, embedded) meets the best
+//! tuned row of each competitor, whichever client or backend that is; and default settings meet
+//! default settings.
+
+use serde::Serialize;
+use walrus_drivers::{Deployment, Tier};
+
+use crate::chart::pick;
+use crate::csv::{LoadMode, SummaryRow};
+use crate::results::{Group, RowKey};
+use crate::stats::{Better, Spread, Verdict, paired_ratio};
+
+/// Ours against one competitor in one arena.
+#[derive(Debug, Clone, Serialize)]
+pub struct Comparison {
+    /// Workload.
+    pub workload: String,
+    /// `warm` or `cold` for reads; else empty.
+    pub phase: String,
+    /// What an ack promises.
+    pub tier: Tier,
+    /// In process or through a socket.
+    pub deployment: Deployment,
+    /// Our row.
+    pub ours: String,
+    /// The competitor's row.
+    pub theirs: String,
+    /// `put`, `append` or empty (embedded).
+    pub mode: String,
+    /// The competitor: `kafka`, `rocksdb`, `upstream`.
+    pub rival: String,
+    /// Both with default settings?
+    pub is_vanilla: bool,
+    /// One record in flight a producer?
+    pub is_one_in_flight: bool,
+    /// Compared quantity.
+    pub measure: Measure,
+    /// Our median.
+    pub ours_median: f64,
+    /// Their median.
+    pub theirs_median: f64,
+    /// Ours ÷ theirs, repeat by repeat.
+    pub ratio: Spread,
+    /// What the repeats show.
+    pub verdict: Verdict,
+}
+
+/// A quantity that rows are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// Acknowledged (or read) records a second.
+    RecordsPerS,
+    /// 99th percentile of latency in µs.
+    P99Us,
+}
+
+impl Measure {
+    /// Its value in a row.
+    pub fn of(self, row: &SummaryRow) -> Option<f64> {
+        match self {
+            Self::RecordsPerS => Some(row.records_per_s),
+            Self::P99Us => row.p99_us,
+        }
+    }
+
+    /// Which way it is better.
+    pub fn better(self) -> Better {
+        match self {
+            Self::RecordsPerS => Better::Higher,
+            Self::P99Us => Better::Lower,
+        }
+    }
+}
+
+/// What two rows must have in common to be compared.
+#[derive(Debug, Clone, PartialEq)]
+struct Arena {
+    workload: String,
+    phase: &'static str,
+    tier: Tier,
+    deployment: Deployment,
+    load: (u32, u32, u64, u64),
+    cluster: (u32, u32),
+    is_one_in_flight: bool,
+    load_mode: LoadMode,
+}
+
+impl Arena {
+    fn of(key: &RowKey) -> Self {
+        Self {
+            workload: key.workload.clone(),
+            phase: key.phase,
+            tier: key.tier,
+            deployment: key.deployment,
+            load: (key.producers, key.topics, key.record_bytes, key.offered_per_s),
+            cluster: (key.nodes, key.replicas),
+            is_one_in_flight: key.is_one_in_flight(),
+            load_mode: key.load_mode,
+        }
+    }
+}
+
+/// The workloads whose comparisons stand in the table, in its order. Scaling and sizes are
+/// curves: a ratio at each point would say less.
+const WORKLOADS: [&str; 5] = ["writes-burst", "writes", "writes-synced", "latency", "read"];
+const RIVALS: [&[&str]; 3] = [&["kafka", "kafka-java"], &["rocksdb"], &["upstream"]];
+
+/// Every comparison that the groups allow.
+pub fn comparisons(groups: &[Group<'_>]) -> Vec<Comparison> {
+    let mut all = Vec::new();
+    for workload in WORKLOADS {
+        let in_table = |name: &str| name == workload || (workload == "read" && name.starts_with("read"));
+        let of_workload: Vec<&Group<'_>> =
+            groups.iter().filter(|g| in_table(&g.key.workload) && pick::is_system(g)).collect();
+        let mut arenas: Vec<Arena> = Vec::new();
+        for arena in of_workload.iter().map(|g| Arena::of(&g.key)) {
+            if !arenas.contains(&arena) {
+                arenas.push(arena);
+            }
+        }
+        arenas.sort_by_key(|a| (a.deployment == Deployment::Embedded, a.is_one_in_flight));
+        for arena in arenas.iter().filter(|arena| is_told(arena, &of_workload)) {
+            let rows: Vec<&Group<'_>> =
+                of_workload.iter().copied().filter(|g| Arena::of(&g.key) == *arena).collect();
+            all.extend(in_arena(&rows, arena));
+        }
+    }
+    all
+}
+
+/// Of the latency rates only the one next to half of Kafka's knee is told; the chart has all.
+fn is_told(arena: &Arena, groups: &[&Group<'_>]) -> bool {
+    if arena.load_mode != LoadMode::Open || arena.workload != "latency" {
+        return true;
+    }
+    half_knee(groups, arena.tier).is_none_or(|rate| rate == arena.load.3)
+}
+
+/// The measured rate next to half of Kafka's knee; `None` if Kafka kept up with none.
+fn half_knee(groups: &[&Group<'_>], tier: Tier) -> Option<u64> {
+    let kafka: Vec<&Group<'_>> = groups
+        .iter()
+        .copied()
+        .filter(|g| RIVALS[0].contains(&g.key.system.as_str()) && g.key.tier == tier)
+        .collect();
+    let knee = kafka.iter().filter(|g| keeps_up(g)).map(|g| g.key.offered_per_s).max()?;
+    let distance = |rate: &u64| (rate * 2).abs_diff(knee);
+    kafka.iter().map(|g| g.key.offered_per_s).min_by_key(distance)
+}
+
+/// The rule of the knee, on medians: achieved at least 99 % of what was offered, and a 99th
+/// percentile of at most 100 ms.
+pub fn keeps_up(group: &Group<'_>) -> bool {
+    let achieved = group.median_per_s() >= 0.99 * group.key.offered_per_s as f64;
+    let p99_us = group.spread(|row| row.p99_us).map_or(f64::MAX, |s| s.median);
+    achieved && p99_us <= 100_000.0
+}
+
+fn in_arena(rows: &[&Group<'_>], arena: &Arena) -> Vec<Comparison> {
+    let measure =
+        if matches!(arena.load_mode, LoadMode::Open | LoadMode::Tail) { Measure::P99Us } else { Measure::RecordsPerS };
+    let mut all = Vec::new();
+    for is_vanilla in [false, true] {
+        for mode in ["put", "append", ""] {
+            let is_ours = |g: &&&Group<'_>| is_walrus(&g.key) && mode_of(&g.key) == mode;
+            let Some(ours) = best(rows.iter().filter(is_ours), measure, is_vanilla) else {
+                continue;
+            };
+            for rival in RIVALS {
+                let is_theirs = |g: &&&Group<'_>| rival.contains(&g.key.system.as_str());
+                let Some(theirs) = best(rows.iter().filter(is_theirs), measure, is_vanilla) else {
+                    continue;
+                };
+                all.extend(compare(ours, theirs, arena, measure, is_vanilla));
+            }
+        }
+    }
+    all
+}
+
+fn compare(
+    ours: &Group<'_>,
+    theirs: &Group<'_>,
+    arena: &Arena,
+    measure: Measure,
+    is_vanilla: bool,
+) -> Option<Comparison> {
+    let value = |row: &SummaryRow| measure.of(row);
+    let ratio = paired_ratio(&ours.repeats(value), &theirs.repeats(value))?;
+    Some(Comparison {
+        workload: arena.workload.clone(),
+        phase: arena.phase.to_owned(),
+        tier: arena.tier,
+        deployment: arena.deployment,
+        ours: pick::full_name(&ours.key),
+        theirs: pick::full_name(&theirs.key),
+        mode: mode_of(&ours.key).to_owned(),
+        rival: theirs.key.system.replace("-java", ""),
+        is_vanilla,
+        is_one_in_flight: arena.is_one_in_flight,
+        measure,
+        ours_median: ours.spread(value)?.median,
+        theirs_median: theirs.spread(value)?.median,
+        verdict: Verdict::of(&ratio, measure.better()),
+        ratio,
+    })
+}
+
+fn is_walrus(key: &RowKey) -> bool {
+    matches!(key.system.as_str(), "walrus" | "walrus-embedded")
+}
+
+fn mode_of(key: &RowKey) -> &'static str {
+    ["put", "append"].into_iter().find(|mode| key.system == "walrus" && key.has(mode)).unwrap_or("")
+}
+
+/// The best row by median: among rows with default settings, or among all others.
+fn best<'g, 'a: 'g>(
+    rows: impl Iterator<Item = &'g &'g Group<'a>>,
+    measure: Measure,
+    is_vanilla: bool,
+) -> Option<&'g Group<'a>> {
+    rows.copied()
+        .filter(|g| g.key.has("vanilla") == is_vanilla)
+        .filter_map(|g| Some((g, g.spread(|row| measure.of(row))?.median)))
+        .max_by(|(_, a), (_, b)| match measure.better() {
+            Better::Higher => a.total_cmp(b),
+            Better::Lower => b.total_cmp(a),
+        })
+        .map(|(group, _)| group)
+}

@@ -1,0 +1,73 @@
+//! The result in one sentence, no stronger than the repeats allow.
+
+use walrus_drivers::Deployment;
+
+use super::ratios::{Comparison, Measure};
+use crate::stats::{Verdict, three_digits};
+
+/// The sentence that the report begins with.
+pub fn headline(comparisons: &[Comparison]) -> String {
+    let find = |workload: &str, deployment, mode: &str, rival: &str| {
+        comparisons.iter().find(|c| {
+            c.workload == workload
+                && c.deployment == deployment
+                && c.mode == mode
+                && c.rival == rival
+                && !c.is_vanilla
+                && !c.is_one_in_flight
+                && c.measure == Measure::RecordsPerS
+        })
+    };
+    let networked = [
+        ("in a burst", find("writes-burst", Deployment::Networked, "put", "kafka")),
+        ("when writing goes on", find("writes", Deployment::Networked, "put", "kafka")),
+    ];
+    let embedded = [
+        ("RocksDB", find("writes-burst", Deployment::Embedded, "", "rocksdb")),
+        ("the original Walrus", find("writes-burst", Deployment::Embedded, "", "upstream")),
+    ];
+    let told = |claims: &[(&str, Option<&Comparison>)]| -> Vec<String> {
+        claims.iter().filter_map(|(what, c)| Some(format!("{what} {}", claim((*c)?)))).collect()
+    };
+    let mut parts = Vec::new();
+    let networked = told(&networked);
+    if !networked.is_empty() {
+        parts.push(format!(
+            "Over TCP, with one record a request acknowledged from the page cache, Walrus \
+             against tuned Kafka: {}",
+            networked.join(", ")
+        ));
+    }
+    let embedded = told(&embedded);
+    if !embedded.is_empty() {
+        parts.push(format!("in process, in a burst: {}", embedded.join(", ")));
+    }
+    match parts.join("; ") {
+        none if none.is_empty() => {
+            "This run holds no two rows that can be compared.".to_owned()
+        }
+        text => format!("{}{}.", text[..1].to_uppercase(), &text[1..]),
+    }
+}
+
+/// `3.4 times as fast (3.1–3.9 over 5 repeats)`, or that nothing was shown.
+pub fn claim(comparison: &Comparison) -> String {
+    let ratio = &comparison.ratio;
+    let range = format!(
+        "{}–{} over {} repeat{}",
+        three_digits(ratio.min),
+        three_digits(ratio.max),
+        ratio.count,
+        if ratio.count == 1 { "" } else { "s" }
+    );
+    let times = three_digits(ratio.median);
+    match (comparison.verdict, comparison.measure) {
+        (Verdict::NoDifferenceShown, _) => format!("no difference shown ({range})"),
+        (Verdict::Faster, Measure::RecordsPerS) => format!("{times} times as fast ({range})"),
+        (Verdict::Slower, Measure::RecordsPerS) => {
+            format!("slower, {times} times its throughput ({range})")
+        }
+        (Verdict::Faster, Measure::P99Us) => format!("{times} times its latency ({range})"),
+        (Verdict::Slower, Measure::P99Us) => format!("slower, {times} times its latency ({range})"),
+    }
+}
