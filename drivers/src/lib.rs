@@ -8,7 +8,12 @@
 //!
 //! Embedded systems live inside the worker, so that killing the worker kills the system.
 
+pub mod null;
+pub mod process;
+#[cfg(target_os = "linux")]
+pub mod raw;
 pub mod registry;
+mod settings;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -193,7 +198,9 @@ pub trait Consumer: Send {
 
 /// Sizes a directory tree in bytes; helper for drivers and the harness.
 pub fn dir_bytes(dir: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
     entries
         .flatten()
         .map(|entry| match entry.metadata() {
