@@ -8,12 +8,17 @@
 //!
 //! Embedded systems live inside the worker, so that killing the worker kills the system.
 
+pub mod not_built;
 pub mod null;
 pub mod process;
 #[cfg(target_os = "linux")]
 pub mod raw;
 pub mod registry;
+#[cfg(feature = "rocksdb")]
+pub mod rocksdb;
 mod settings;
+mod topic_batch;
+pub mod upstream;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

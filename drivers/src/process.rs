@@ -233,12 +233,13 @@ fn spawn_from_lasting_thread(command: Command) -> std::io::Result<Child> {
         sender
     });
     let (reply, answer) = mpsc::sync_channel(1);
-    let gone = |_| std::io::Error::other("the thread that starts children is gone");
-    spawner.send((command, reply)).map_err(|_| gone(()))?;
-    answer.recv().map_err(|_| gone(()))?
+    let gone = || std::io::Error::other("the thread that starts children is gone");
+    spawner.send((command, reply)).map_err(|_| gone())?;
+    answer.recv().map_err(|_| gone())?
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -9,6 +9,14 @@ pub fn systems() -> Vec<Box<dyn System>> {
         Box::new(crate::null::Null),
         #[cfg(target_os = "linux")]
         Box::new(crate::raw::Raw),
+        Box::new(crate::upstream::Upstream),
+        #[cfg(feature = "rocksdb")]
+        Box::new(crate::rocksdb::RocksDb),
+        #[cfg(not(feature = "rocksdb"))]
+        Box::new(crate::not_built::NotBuilt {
+            name: "rocksdb",
+            deployment: Deployment::Embedded,
+        }),
     ]
 }
 

@@ -22,6 +22,13 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// Takes any names: those that the driver does not know go to the system, which refuses what
+    /// it does not know either.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) fn any(setup: &'a Setup) -> Settings<'a> {
+        Settings(&setup.settings)
+    }
+
     /// A whole number of at least 0.
     pub(crate) fn number(&self, name: &str, default: u64) -> Result<u64, DriverError> {
         match self.0.get(name) {

@@ -61,8 +61,8 @@ impl LogFile {
                 libc::fallocate(
                     self.fd(),
                     libc::FALLOC_FL_KEEP_SIZE,
-                    allocated as libc::off_t,
-                    (end - allocated) as libc::off_t,
+                    allocated.cast_signed(),
+                    (end - allocated).cast_signed(),
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! Getting groups of buffers to the device, by `pwritev2` or by io_uring.
+//! Getting groups of buffers to the device, by `pwritev2` or by `io_uring`.
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,7 +26,7 @@ pub(super) struct Mode {
     pub(super) flush: Flush,
     pub(super) direct: bool,
     pub(super) uring: bool,
-    /// Groups under way at once (io_uring only).
+    /// Groups under way at once (`io_uring` only).
     pub(super) depth: usize,
 }
 
