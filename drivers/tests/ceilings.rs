@@ -35,11 +35,11 @@ fn raw_stores_what_was_sent(tier: Tier, settings: toml::Table, one_in_flight: bo
 #[cfg(target_os = "linux")]
 #[test]
 fn raw_writes_every_byte() {
-    // A stride that is prime to the sizes of all dimensions meets each value of each.
-    for tier in [Tier::PageCache, Tier::Synced] {
+    // Strides that are prime to the sizes of all dimensions meet each value of each.
+    for (tier, stride) in [(Tier::PageCache, 7), (Tier::Synced, 17)] {
         for settings in walrus_drivers::raw::combinations(tier)
             .into_iter()
-            .step_by(7)
+            .step_by(stride)
         {
             raw_stores_what_was_sent(tier, settings, false);
         }
