@@ -50,7 +50,7 @@ VARIABLES
   term,      \* term[n]: newest Raft term that n has promised (durable)
   lead,      \* does n believe that it is the leader of that term?
   ready,     \* has n, as leader, committed an entry of its own term?
-  last,      \* the last committed entry in n's log while it leads
+  last,      \* the last entry in n's log while it leads, without the pending one
   pend,      \* an entry in n's log that is not committed: a new owner, or None
   wait,      \* wait[n][b]: on n's clock, time until n as Raft leader may give
              \* away what b owns
@@ -153,11 +153,12 @@ Hear(n) ==
 
 (* The leader's next entry is committed: the one that is pending, or, when *)
 (* it is new and has none, its first and empty one.  Whatever others have  *)
-(* pending at this index is void from now on.                              *)
+(* pending at this index is void from now on, or has become this entry; in *)
+(* the log of a deposed leader it still takes up the index.                *)
 Commit(n) ==
   /\ lead[n] /\ HasQuorum(n) /\ (ready[n] => pend[n] # None)
   /\ log' = Append(log, IF pend[n] # None THEN pend[n] ELSE Owner)
-  /\ last' = [last EXCEPT ![n] = Len(log) + 1]
+  /\ last' = [m \in Node |-> IF m = n \/ (lead[m] /\ pend[m] # None) THEN Len(log) + 1 ELSE last[m]]
   /\ pend' = [m \in Node |-> None]
   /\ ready' = [ready EXCEPT ![n] = TRUE]
   /\ UNCHANGED <<app, term, lead, wait, lease, msg, op, badAck, gives, restarts, calm>>
@@ -231,9 +232,10 @@ Grant(n, b) ==
 
 (* The owner's lease has run out for sure: the segment goes to the other   *)
 (* one.  The look at the wait and the entry in n's log are one step: were  *)
-(* a grant to come between them, it would not name the entry.              *)
+(* a grant to come between them, it would not name the entry.  (A leader   *)
+(* that is deposed already may do it too: Raft drops the entry.)           *)
 GiveAway(n) ==
-  /\ lead[n] /\ ready[n] /\ pend[n] = None /\ last[n] = Len(log)
+  /\ lead[n] /\ ready[n] /\ HasQuorum(n) /\ pend[n] = None /\ last[n] = Len(log)
   /\ wait[n][Owner] = 0 /\ gives < MaxGives /\ ~calm
   /\ pend' = [pend EXCEPT ![n] = Other(Owner)]
   /\ gives' = gives + 1

@@ -210,8 +210,8 @@ Restart(n) ==
 ---------------------------------------------------------------------------
 (* log/writer.rs: the leader of a segment *)
 
-Segs == 1..(MaxSegments + MaxCrashes + MaxSuspicions + MaxSegments)   \* as many as there can ever be
-Leads(n, s) == n \in up /\ s <= Len(seg) /\ seg[s].by = Me(n)
+Segs == 1..(MaxSegments + MaxCrashes + MaxSuspicions + 2)   \* TypeOK makes sure that there are never more
+Leads(n, s) == s <= Len(seg) /\ n \in up /\ seg[s].by = Me(n)
 Local == <<metas, view, up, run, rd, sus, seeker, stale>>   \* untouched by most leader steps
 
 (* A process begins to lead a segment that metadata opened for this very   *)
@@ -407,7 +407,7 @@ FairSpec == Spec /\ Fairness
 
 TypeOK ==
   /\ view \in [Node -> 1..Len(metas)] /\ up \subseteq Node
-  /\ Len(seg) = Tip(Now)
+  /\ Len(seg) = Tip(Now) /\ Len(seg) \in Segs
   /\ \A s \in 1..Len(seg) : seg[s].tail <= seg[s].stored /\ seg[s].stored <= seg[s].asg
   /\ \A i \in 1..Len(metas) : \A s \in 1..Tip(metas[i]) :
        (metas[i].chain[s].st = "Sealed") = (s < Tip(metas[i]))
