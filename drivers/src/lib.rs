@@ -19,6 +19,7 @@ pub mod rocksdb;
 mod settings;
 mod topic_batch;
 pub mod upstream;
+pub mod walrus_embedded;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

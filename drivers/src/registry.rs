@@ -9,6 +9,7 @@ pub fn systems() -> Vec<Box<dyn System>> {
         Box::new(crate::null::Null),
         #[cfg(target_os = "linux")]
         Box::new(crate::raw::Raw),
+        Box::new(crate::walrus_embedded::WalrusEmbedded),
         Box::new(crate::upstream::Upstream),
         #[cfg(feature = "rocksdb")]
         Box::new(crate::rocksdb::RocksDb),
