@@ -13,12 +13,16 @@ pub mod null;
 pub mod process;
 #[cfg(target_os = "linux")]
 pub mod raw;
+#[cfg(target_os = "linux")]
+pub mod raw_server;
 pub mod registry;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
+mod server_process;
 mod settings;
 mod topic_batch;
 pub mod upstream;
+pub mod walrus;
 pub mod walrus_embedded;
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,9 @@ pub fn systems() -> Vec<Box<dyn System>> {
         Box::new(crate::null::Null),
         #[cfg(target_os = "linux")]
         Box::new(crate::raw::Raw),
+        #[cfg(target_os = "linux")]
+        Box::new(crate::raw_server::RawNetworked),
+        Box::new(crate::walrus::Walrus),
         Box::new(crate::walrus_embedded::WalrusEmbedded),
         Box::new(crate::upstream::Upstream),
         #[cfg(feature = "rocksdb")]

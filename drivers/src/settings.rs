@@ -24,7 +24,6 @@ impl<'a> Settings<'a> {
 
     /// Takes any names: those that the driver does not know go to the system, which refuses what
     /// it does not know either.
-    #[cfg(feature = "rocksdb")]
     pub(crate) fn any(setup: &'a Setup) -> Settings<'a> {
         Settings(&setup.settings)
     }

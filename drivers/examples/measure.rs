@@ -1,0 +1,228 @@
+//! A small load loop for working on a driver: no verification, no ceilings, one number.
+//! `measure SYSTEM [words=tuned,batch] [tier=synced] [seconds=3] [topics=10] [producers=10]
+//! [window=4194304|one] [table=tuned] [read] [key=value …]`; use the harness for figures to quote.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use walrus_drivers::{Session, Setup, Tier, Tools, registry};
+
+fn main() {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    #[cfg(target_os = "linux")]
+    if args
+        .first()
+        .is_some_and(|arg| arg == walrus_drivers::raw_server::SUBCOMMAND)
+    {
+        return raw_server(&args);
+    }
+    let name = args.remove(0);
+    let pairs: HashMap<String, String> = args
+        .iter()
+        .filter_map(|arg| arg.split_once('='))
+        .map(|(k, v)| (k.into(), v.into()))
+        .collect();
+    let get = |key: &str, default: &str| {
+        pairs
+            .get(key)
+            .cloned()
+            .unwrap_or_else(|| default.to_owned())
+    };
+    let (name, networked) = match name.strip_suffix("-networked") {
+        Some(name) => (name.to_owned(), true),
+        None => (name, false),
+    };
+    let system = registry::systems()
+        .into_iter()
+        .find(|s| {
+            s.name() == name
+                && (!networked || s.deployment() == walrus_drivers::Deployment::Networked)
+        })
+        .expect("a system of this name");
+    let dir = PathBuf::from(get("dir", "/tmp/measure-data"));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    let own = [
+        "words",
+        "tier",
+        "seconds",
+        "topics",
+        "producers",
+        "window",
+        "table",
+        "dir",
+    ];
+    let mut settings = table(&name, &get("table", ""));
+    for (key, value) in pairs.iter().filter(|(key, _)| !own.contains(&key.as_str())) {
+        let parsed: toml::Table = format!("{key} = {value}")
+            .parse()
+            .unwrap_or_else(|_| format!("{key} = {value:?}").parse().unwrap());
+        settings.extend(parsed);
+    }
+    let window = get("window", "4194304");
+    let here = std::env::current_exe().unwrap();
+    let mut setup = Setup {
+        data_dir: dir.clone(),
+        topics: (0..get("topics", "10").parse().unwrap())
+            .map(|t: u32| format!("topic-{t}"))
+            .collect(),
+        tier: if get("tier", "") == "synced" {
+            Tier::Synced
+        } else {
+            Tier::PageCache
+        },
+        producers: get("producers", "10").parse().unwrap(),
+        one_in_flight: window == "one",
+        in_flight_bytes: window.parse().unwrap_or(0),
+        variant: get("words", "").split(',').map(str::to_owned).collect(),
+        settings,
+        tools: Tools {
+            walrus_bin: here
+                .parent()
+                .and_then(|d| d.parent())
+                .map(|d| d.join("walrus")),
+            kafka_libs: std::env::var_os("KAFKA_LIBS").map(PathBuf::from),
+            harness_bin: Some(here),
+        },
+        endpoint: None,
+    };
+    system.check(&setup.tools).unwrap();
+    let server = system.start(&setup).unwrap();
+    setup.endpoint = server.as_ref().map(|server| server.endpoint().to_owned());
+    let session = system.open(&setup).unwrap();
+    session.create_topics().unwrap();
+    let seconds: f64 = get("seconds", "3").parse().unwrap();
+    let records = load(&*session, &setup, Duration::from_secs_f64(seconds));
+    if args.iter().any(|arg| arg == "read") {
+        read(&*session, &setup, records);
+    }
+    drop(session);
+    drop(server);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[cfg(target_os = "linux")]
+fn raw_server(args: &[String]) {
+    let value = |flag: &str| {
+        args.iter()
+            .position(|arg| arg == flag)
+            .map(|at| args[at + 1].clone())
+            .unwrap()
+    };
+    let config = walrus_drivers::raw_server::RawServerConfig {
+        data_dir: value("--data-dir").into(),
+        port: value("--port").parse().unwrap(),
+        synced: args.iter().any(|arg| arg == "--synced"),
+        read_bytes: value("--read-bytes").parse().unwrap(),
+    };
+    walrus_drivers::raw_server::run(&config).unwrap();
+}
+
+fn table(system: &str, name: &str) -> toml::Table {
+    let path = format!("{}/profiles/{system}.toml", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut profile: toml::Table = text.parse().unwrap();
+    match profile.remove(name) {
+        Some(toml::Value::Table(table)) => table,
+        _ => toml::Table::new(),
+    }
+}
+
+fn load(session: &dyn Session, setup: &Setup, duration: Duration) -> u64 {
+    let (records, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for id in 0..setup.producers {
+            let (records, bytes) = (&records, &bytes);
+            scope.spawn(move || {
+                let (r, b) = lane(session, setup, id, start + duration);
+                records.fetch_add(r, Ordering::Relaxed);
+                bytes.fetch_add(b, Ordering::Relaxed);
+            });
+        }
+    });
+    let loaded = start.elapsed();
+    session.settle().unwrap();
+    let settled = start.elapsed();
+    let records = records.into_inner();
+    println!(
+        "{records} records in {loaded:.2?}: {:.0}/s, {:.0} MB/s; settled after {settled:.2?}: {:.0}/s",
+        records as f64 / loaded.as_secs_f64(),
+        bytes.into_inner() as f64 / 1e6 / loaded.as_secs_f64(),
+        records as f64 / settled.as_secs_f64(),
+    );
+    records
+}
+
+fn lane(session: &dyn Session, setup: &Setup, id: u32, end: Instant) -> (u64, u64) {
+    let pool: Vec<u8> = (0..1 << 20)
+        .map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let size = |ticket: u64| 500 + (ticket.wrapping_mul(7919) % 525) as usize;
+    let mut producer = session.producer(id).unwrap();
+    let my_topics: Vec<usize> = (0..setup.topics.len())
+        .filter(|t| t % setup.producers as usize == id as usize % setup.topics.len())
+        .collect();
+    let (mut ticket, mut acked, mut in_flight, mut bytes) = (0, 0, 0, 0);
+    let mut acks = Vec::new();
+    let mut settle = |producer: &mut dyn walrus_drivers::Producer, in_flight: &mut u64| {
+        producer
+            .poll(Duration::from_millis(100), &mut acks)
+            .unwrap();
+        let mut count = 0;
+        for ack in acks.drain(..) {
+            assert!(ack.ok);
+            count += ack.count;
+            *in_flight -= (ack.first_ticket..ack.first_ticket + ack.count)
+                .map(|t| size(t) as u64)
+                .sum::<u64>();
+        }
+        count
+    };
+    while Instant::now() < end {
+        while in_flight == 0 || in_flight + size(ticket) as u64 <= setup.in_flight_bytes {
+            let length = size(ticket);
+            let from = (ticket as usize * 61) % (pool.len() - 1024);
+            let topic = my_topics[ticket as usize % my_topics.len()];
+            producer
+                .send(topic, ticket, &pool[from..from + length])
+                .unwrap();
+            ticket += 1;
+            in_flight += length as u64;
+            bytes += length as u64;
+            if ticket.is_multiple_of(64) && Instant::now() >= end {
+                break;
+            }
+        }
+        acked += settle(&mut *producer, &mut in_flight);
+    }
+    producer.flush().unwrap();
+    while acked < ticket {
+        acked += settle(&mut *producer, &mut in_flight);
+    }
+    (acked, bytes)
+}
+
+fn read(session: &dyn Session, setup: &Setup, written: u64) {
+    let start = Instant::now();
+    let mut records = 0;
+    for topic in 0..setup.topics.len() {
+        let mut consumer = session.consumer(topic, false).unwrap();
+        loop {
+            let count = consumer.fetch(Duration::ZERO, &mut |record| {
+                std::hint::black_box(record);
+            });
+            match count.unwrap() {
+                0 => break,
+                count => records += count as u64,
+            }
+        }
+    }
+    println!(
+        "read {records} of {written}: {:.0}/s",
+        records as f64 / start.elapsed().as_secs_f64()
+    );
+}
