@@ -58,7 +58,7 @@ VARIABLES
   high,    \* per generation: the first offset that GET has not delivered
   rd,      \* the FETCH reader: segment, index in it, records read so far
   sus,     \* suspicions used up
-  seeker,  \* the process that proposed the last SEEK, and will answer it
+  seeker,  \* whose SEEK took effect last: it answers once its view shows that
   stale    \* has a command with an outdated basis ever changed anything?
 
 vars == <<metas, view, flight, up, run, seg, high, rd, sus, seeker, stale>>
@@ -145,9 +145,11 @@ ApplyOne(c) ==
   /\ m # Now
   /\ metas' = Append(metas, m)
   /\ seg' = IF Tip(m) > Len(seg) THEN Append(seg, SegInit(m.chain[Tip(m)].e0)) ELSE seg
-  /\ high' = IF m.cur.gen # Now.cur.gen THEN [high EXCEPT ![m.cur.gen] = m.cur.pos] ELSE high
+  /\ high' = IF c.t = "Seek" THEN [high EXCEPT ![m.cur.gen] = m.cur.pos] ELSE high
+  /\ seeker' = IF c.t # "Seek" THEN seeker
+               ELSE IF c.who.node \in up /\ run[c.who.node] = c.who.run THEN c.who ELSE Nobody
   /\ stale' = (stale \/ ~Basis(Now, c))
-  /\ UNCHANGED <<view, flight, up, run, rd, sus, seeker>>
+  /\ UNCHANGED <<view, flight, up, run, rd, sus>>
 
 ApplyKind(t) == \E c \in flight : c.t = t /\ ApplyOne(c)
 Apply == \E c \in flight : ApplyOne(c)
@@ -165,7 +167,8 @@ Propose(c) == Cardinality(flight \cup {c}) <= MaxInFlight /\ c \notin flight /\ 
 BeginSeal(s, e, who) == [t |-> "BeginSeal", seg |-> s, epoch |-> e, who |-> who]
 SealAndOpen(s, e, count, who, cur) ==
   [t |-> "SealAndOpen", seg |-> s, epoch |-> e, count |-> count, who |-> who, cur |-> cur]
-CursorCmd(t, s, e, cur) == [t |-> t, seg |-> s, epoch |-> e, cur |-> cur]
+CommitCmd(s, e, cur) == [t |-> "CommitCursors", seg |-> s, epoch |-> e, cur |-> cur]
+SeekCmd(s, e, cur, who) == [t |-> "Seek", seg |-> s, epoch |-> e, cur |-> cur, who |-> who]
 NoCursors == [gen |-> 0, pos |-> 0]    \* what a recoverer carries: nothing
 
 ---------------------------------------------------------------------------
@@ -341,16 +344,15 @@ Deliver(n, s) ==
 
 CommitCursors(n, s) ==
   /\ Leads(n, s) /\ seg[s].st \in {"open", "draining"} /\ ~ClosedFor(n, s) /\ seg[s].pos > M(n).cur.pos
-  /\ Propose(CursorCmd("CommitCursors", s, seg[s].e0, [gen |-> seg[s].gen, pos |-> seg[s].pos]))
+  /\ Propose(CommitCmd(s, seg[s].e0, [gen |-> seg[s].gen, pos |-> seg[s].pos]))
   /\ UNCHANGED <<Local, seg, high>>
 
 (* SEEK goes to the leader as well, which checks it against the tail.      *)
 Seek(n, s) ==
   /\ Leads(n, s) /\ seg[s].st = "open" /\ seg[s].gen <= MaxSeeks
   /\ \E p \in {0, Base(M(n), s) + seg[s].tail} :
-       Propose(CursorCmd("Seek", s, seg[s].e0, [gen |-> seg[s].gen, pos |-> p]))
-  /\ seeker' = Me(n)
-  /\ UNCHANGED <<metas, view, up, run, seg, high, rd, sus, stale>>
+       Propose(SeekCmd(s, seg[s].e0, [gen |-> seg[s].gen, pos |-> p], Me(n)))
+  /\ UNCHANGED <<Local, seg, high>>
 
 (* FETCH at any node: a sealed segment up to its count, any other up to    *)
 (* the committed tail.                                                     *)
