@@ -44,10 +44,9 @@ pub(super) fn wait_until_ready(
 
 #[cfg(target_os = "linux")]
 fn poll(descriptor: &mut libc::pollfd, timeout: Duration) -> libc::c_int {
-    // 32-bit targets have narrower fields; a wait is never that long.
     let timeout = libc::timespec {
-        tv_sec: timeout.as_secs().min(i32::MAX as u64) as libc::time_t,
-        tv_nsec: libc::c_long::from(timeout.subsec_nanos() as i32),
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(timeout.subsec_nanos().cast_signed()),
     };
     // SAFETY: one valid `pollfd` that outlives the call, a valid timespec, and no signal mask.
     unsafe { libc::ppoll(descriptor, 1, &raw const timeout, std::ptr::null()) }

@@ -22,7 +22,7 @@ fn peer(script: impl FnOnce(TcpStream) + Send + 'static) -> (ClientConfig, JoinH
 
 /// Answers each request by `answer` until the client hangs up.
 fn serve(mut stream: TcpStream, mut answer: impl FnMut(Request<'_>, &mut Vec<u8>)) {
-    let (mut input, mut chunk) = (Vec::new(), [0; 64 << 10]);
+    let (mut input, mut chunk) = (Vec::new(), vec![0; 64 << 10]);
     while let Ok(read_bytes @ 1..) = stream.read(&mut chunk) {
         input.extend_from_slice(&chunk[..read_bytes]);
         let mut out = Vec::new();

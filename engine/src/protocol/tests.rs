@@ -83,7 +83,9 @@ proptest! {
             round_trip(Request::Seek { topic, group, to });
         }
         let mut wire = Vec::new();
-        list.iter().for_each(|record| put_record(&mut wire, record));
+        for record in &list {
+            put_record(&mut wire, record);
+        }
         let records = Records::parse(&wire).expect("whole records");
         prop_assert!(records.iter().eq(list.iter().map(Vec::as_slice)));
         prop_assert_eq!(records.payload_bytes(), list.iter().map(|r| r.len() as u64).sum::<u64>());
@@ -147,7 +149,9 @@ proptest! {
         prop_assert_eq!(Appended::parse(payload), Ok(Appended { first_offset: first, count }));
 
         let mut records = Vec::new();
-        list.iter().for_each(|record| put_record(&mut records, record));
+        for record in &list {
+            put_record(&mut records, record);
+        }
         let mut wire = Vec::new();
         put_fetched_head(&mut wire, first, list.len() as u64, records.len());
         wire.extend_from_slice(&records);

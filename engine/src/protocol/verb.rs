@@ -69,7 +69,7 @@ impl Verb {
             Verb::Register => (
                 "REGISTER",
                 "REGISTER <topic> [key=value …]",
-                "create a topic (keys: replicas, tier, segment_entries, segment_bytes, retention_bytes, retention_ms)",
+                "create a topic; the same again is fine",
             ),
             Verb::Put => ("PUT", "PUT <topic> <payload>", "append one record"),
             Verb::Get => (

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     )]
     addr: String,
     /// Longest wait for a reply, in milliseconds.
-    #[arg(long, global = true, default_value_t = 30_000, value_name = "MS")]
+    #[arg(long, global = true, default_value_t = 30_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout_ms: u64,
     /// Print JSON, one object a line.
     #[arg(long, global = true)]

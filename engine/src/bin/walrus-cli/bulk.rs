@@ -214,8 +214,8 @@ impl<'a> Sending<'a> {
                     source,
                 });
             }
+            self.progress.show(self.stored);
         }
-        self.progress.show(self.stored);
         match self.refusal.take() {
             None => Ok(()),
             Some((line, code, text)) => {

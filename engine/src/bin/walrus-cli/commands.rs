@@ -313,10 +313,12 @@ fn bad_offset(text: &str) -> Failure {
 
 /// One line a topic, with the columns that the broker sent.
 fn table(topics: &[Value], color: bool) -> io::Result<()> {
-    let columns: Vec<&String> = topics[0]
+    let mut columns: Vec<&String> = topics[0]
         .as_object()
         .map(|first| first.keys().collect())
         .unwrap_or_default();
+    // The name is what people look for.
+    columns.sort_by_key(|column| column.as_str() != "topic");
     if columns.is_empty() {
         return topics
             .iter()

@@ -11,7 +11,7 @@ use walrus_engine::protocol::Verb;
 use crate::shell::BUILTINS;
 
 /// Settings of `REGISTER`, as they are typed.
-const SETTINGS: [(&str, &str); 7] = [
+pub(crate) const SETTINGS: [(&str, &str); 7] = [
     ("replicas=", "copies of each segment"),
     ("tier=page-cache", "acknowledge once the kernel has it"),
     (

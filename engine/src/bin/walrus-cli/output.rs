@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use serde_json::{Value, json};
+use walrus_engine::protocol::ErrorCode;
 
 use crate::args::ColorChoice;
 use crate::commands::Failure;
@@ -93,11 +94,14 @@ impl Output {
         } else if matches!(failure, Failure::NoRecord) {
             self.note(&failure.to_string())
         } else {
-            writeln!(
-                io::stderr(),
-                "{} {failure}",
-                paint(self.color_stderr, "31;1", "error:")
-            )
+            let hint = match failure.code() {
+                Some(ErrorCode::UnknownTopic) => {
+                    "; `topics` lists those there are, `register <topic>` creates one"
+                }
+                _ => "",
+            };
+            let label = paint(self.color_stderr, "31;1", "error:");
+            writeln!(io::stderr(), "{label} {failure}{hint}")
         };
     }
 

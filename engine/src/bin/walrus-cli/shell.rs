@@ -18,7 +18,7 @@ use walrus_engine::protocol::Verb;
 
 use crate::args::{Command, ShellLine};
 use crate::commands::{Failure, Session};
-use crate::complete::{ShellCompleter, VerbHighlighter};
+use crate::complete::{SETTINGS, ShellCompleter, VerbHighlighter};
 use crate::output::paint;
 use crate::words;
 
@@ -203,10 +203,10 @@ fn one_line(error: &clap::Error, verb: &str) -> String {
 fn help(topic: &str, color: bool) -> Result<String, Failure> {
     let mut text = String::new();
     let mut row = |name: &str, usage: &str, help: &str| {
-        let padding = " ".repeat(38_usize.saturating_sub(usage.chars().count()));
+        let padding = " ".repeat(41_usize.saturating_sub(usage.chars().count()));
         let usage = usage.replacen(name, &paint(color, "36;1", name), 1);
         let newline = if padding.is_empty() {
-            format!("\n{}", " ".repeat(40))
+            format!("\n{}", " ".repeat(43))
         } else {
             padding
         };
@@ -218,6 +218,11 @@ fn help(topic: &str, color: bool) -> Result<String, Failure> {
             Failure::Usage(format!("there is no verb `{topic}`; `help` lists them"))
         })?;
         row(verb.name(), usage(verb), verb.help());
+        if verb == Verb::Register {
+            SETTINGS
+                .iter()
+                .for_each(|(key, help)| row(key, &format!("  {key}"), help));
+        }
         return Ok(text);
     }
     for verb in Verb::ALL {
@@ -258,6 +263,7 @@ fn editor(session: &Session) -> Result<Reedline, Failure> {
     let color = session.output.color_stdout();
     let menu = ColumnarMenu::default()
         .with_name("completion")
+        .with_marker("> ")
         .with_columns(4);
     let mut editor = Reedline::create()
         .with_completer(Box::new(ShellCompleter::new(&session.config)))
