@@ -200,17 +200,14 @@ mod tests {
     #[test]
     fn frames_are_counted_however_they_are_cut() {
         let mut stream = Vec::new();
-        for body_bytes in [5_usize, 0, 300, 1] {
-            stream.extend_from_slice(&(body_bytes as u32).to_le_bytes());
-            stream.extend(vec![7; body_bytes]);
+        for body_bytes in [5_u32, 0, 300, 1] {
+            stream.extend_from_slice(&body_bytes.to_le_bytes());
+            stream.extend(vec![7; body_bytes as usize]);
         }
-        for piece_bytes in 1..stream.len() {
+        for cut in 1..stream.len() {
             let mut counter = FrameCounter::default();
-            let counted: u64 = stream
-                .chunks(piece_bytes)
-                .map(|piece| counter.take(piece))
-                .sum();
-            assert_eq!(counted, 4, "in pieces of {piece_bytes}");
+            let counted: u64 = stream.chunks(cut).map(|piece| counter.take(piece)).sum();
+            assert_eq!(counted, 4, "in pieces of {cut}");
         }
     }
 }

@@ -29,7 +29,7 @@ impl<'a> Settings<'a> {
     }
 
     /// A whole number of at least 0.
-    pub(crate) fn number(&self, name: &str, default: u64) -> Result<u64, DriverError> {
+    pub(crate) fn number(self, name: &str, default: u64) -> Result<u64, DriverError> {
         match self.0.get(name) {
             None => Ok(default),
             Some(value) => value
@@ -40,13 +40,13 @@ impl<'a> Settings<'a> {
     }
 
     /// As [`number`](Self::number), for sizes in memory.
-    pub(crate) fn size(&self, name: &str, default: usize) -> Result<usize, DriverError> {
+    pub(crate) fn size(self, name: &str, default: usize) -> Result<usize, DriverError> {
         self.number(name, default as u64)
             .map(|number| number as usize)
     }
 
     /// `true` or `false`.
-    pub(crate) fn flag(&self, name: &str, default: bool) -> Result<bool, DriverError> {
+    pub(crate) fn flag(self, name: &str, default: bool) -> Result<bool, DriverError> {
         match self.0.get(name) {
             None => Ok(default),
             Some(value) => value
@@ -57,7 +57,7 @@ impl<'a> Settings<'a> {
 
     /// One of a few words.
     pub(crate) fn word(
-        &self,
+        self,
         name: &str,
         default: &'a str,
         among: &[&str],

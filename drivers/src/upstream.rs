@@ -254,7 +254,9 @@ impl UpstreamConsumer<'_> {
                 .wal
                 .batch_read_for_topic(self.topic, max_bytes, true)
                 .map_err(|source| io_error("batch_read_for_topic", source))?;
-            entries.iter().for_each(|entry| sink(&entry.data));
+            for entry in &entries {
+                sink(&entry.data);
+            }
             return Ok(entries.len());
         }
         let next = self

@@ -15,7 +15,7 @@ fn null_acknowledges_everything() {
 
 /// Produces with these settings and checks that the files have grown by what was sent.
 #[cfg(target_os = "linux")]
-fn raw_stores_what_was_sent(tier: Tier, settings: toml::Table, one_in_flight: bool) {
+fn raw_stores_what_was_sent(tier: Tier, settings: &toml::Table, one_in_flight: bool) {
     let dir = tempfile::tempdir().unwrap();
     let mut setup = common::setup(dir.path(), &[]);
     (setup.tier, setup.one_in_flight) = (tier, one_in_flight);
@@ -41,12 +41,12 @@ fn raw_writes_every_byte() {
             .into_iter()
             .step_by(stride)
         {
-            raw_stores_what_was_sent(tier, settings, false);
+            raw_stores_what_was_sent(tier, &settings, false);
         }
     }
-    raw_stores_what_was_sent(Tier::PageCache, toml::Table::new(), true);
-    let shared = "writers = 1\nio = 'io_uring'".parse().unwrap();
-    raw_stores_what_was_sent(Tier::PageCache, shared, true);
+    raw_stores_what_was_sent(Tier::PageCache, &toml::Table::new(), true);
+    let shared: toml::Table = "writers = 1\nio = 'io_uring'".parse().unwrap();
+    raw_stores_what_was_sent(Tier::PageCache, &shared, true);
 }
 
 #[cfg(target_os = "linux")]

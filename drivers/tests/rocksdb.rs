@@ -1,4 +1,4 @@
-//! RocksDB in each variant; needs `--features rocksdb`.
+//! `RocksDB` in each variant; needs `--features rocksdb`.
 #![cfg(feature = "rocksdb")]
 #![allow(clippy::unwrap_used)]
 

@@ -67,7 +67,7 @@ fn a_consumer_at_the_end_sees_what_comes_after() {
     let mut seen = Vec::new();
     consumer
         .fetch(Duration::from_secs(5), &mut |record| {
-            seen.push(record.to_vec())
+            seen.push(record.to_vec());
         })
         .unwrap();
     assert_eq!(seen, [b"after"]);

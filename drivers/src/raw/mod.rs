@@ -223,7 +223,7 @@ impl Session for RawSession {
     fn producer(&self, id: u32) -> Result<Box<dyn Producer + '_>, DriverError> {
         let id = id as usize;
         let path = if self.queues.is_empty() {
-            Path::Own(self.writer()?)
+            Path::Own(Box::new(self.writer()?))
         } else {
             let taken = self.returns[id]
                 .lock()
@@ -291,7 +291,7 @@ fn serve(mut writer: Writer, work: &Receiver<Filled>, senders: &[Sender<Done>]) 
 
 /// How full buffers reach the device.
 enum Path {
-    Own(Writer),
+    Own(Box<Writer>),
     Shared {
         to: Sender<Filled>,
         from: Receiver<Done>,

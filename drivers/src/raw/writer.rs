@@ -133,13 +133,14 @@ fn write_blocking(
     offset: u64,
     mode: Mode,
 ) -> io::Result<()> {
+    let count = libc::c_int::try_from(iovecs.len()).map_err(io::Error::other)?;
     // SAFETY: every iovec points into a buffer that the caller's group keeps alive over the call.
     let written = unsafe {
         libc::pwritev2(
             fd,
             iovecs.as_ptr(),
-            iovecs.len() as libc::c_int,
-            offset as libc::off_t,
+            count,
+            offset.cast_signed(),
             mode.write_flags(),
         )
     };
