@@ -169,7 +169,7 @@ pub trait Session: Send + Sync {
     fn remove_topics(&self) -> Result<bool, DriverError> {
         Ok(false)
     }
-    /// Flushes what the system still holds (RocksDB: memtables and compaction), inside the
+    /// Flushes what the system still holds (`RocksDB`: memtables and compaction), inside the
     /// measured time.
     fn settle(&self) -> Result<(), DriverError> {
         Ok(())

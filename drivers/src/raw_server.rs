@@ -206,8 +206,8 @@ mod tests {
         }
         for cut in 1..stream.len() {
             let mut counter = FrameCounter::default();
-            let counted: u64 = stream.chunks(cut).map(|piece| counter.take(piece)).sum();
-            assert_eq!(counted, 4, "in pieces of {cut}");
+            let complete: u64 = stream.chunks(cut).map(|piece| counter.take(piece)).sum();
+            assert_eq!(complete, 4, "in pieces of {cut}");
         }
     }
 }

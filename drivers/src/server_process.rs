@@ -8,7 +8,7 @@ use crate::process::{ChildProcess, Launch, free_port};
 use crate::{DriverError, Server};
 
 /// A start includes recovery of what an earlier run left.
-const READY_TIMEOUT: Duration = Duration::from_secs(120);
+const READY_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// The running child and what is needed to start it again.
 pub(crate) struct ServerProcess {

@@ -36,7 +36,7 @@ pub(super) fn start(setup: &Setup) -> Result<ServerProcess, DriverError> {
             .arg("--client-port")
             .arg(port.to_string())
             .env("RUST_LOG", "warn");
-        flags.iter().fold(launch, |launch, flag| launch.arg(flag))
+        flags.iter().fold(launch, Launch::arg)
     })
 }
 
