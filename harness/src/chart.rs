@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! Results ──▶ groups ──▶ Figure (what is said)  ──▶ render (where it goes) ──▶ SVG ──▶ PNG
-//!             results.rs  headline, curves, costs    on a wide page and a phone
+//!             results.rs  bars, curves, latency      on a wide page and a phone
 //! ```
 //!
 //! A figure is made only from rows that passed their proof; a workload without rows has no figure.
 
+mod bars;
 mod canvas;
+mod curves;
 mod figure;
-mod headline;
+mod latency;
 pub(crate) mod pick;
 mod render;
 mod scale;
@@ -45,7 +47,16 @@ pub struct Chart {
 /// Draws every chart that the results have rows for.
 pub fn draw(results: &Results) -> Result<Vec<Chart>, ReportError> {
     let groups = results.groups();
-    let figures = headline::figures(&groups);
+    let mut figures = bars::headline(&groups);
+    figures.extend(curves::over_time(results, &groups));
+    figures.extend(bars::synced(&groups));
+    figures.extend(latency::against_rate(&groups));
+    figures.extend(latency::percentiles(results, &groups));
+    figures.extend(bars::read(&groups));
+    figures.extend(curves::over_producers(&groups));
+    figures.extend(curves::over_topics(&groups));
+    figures.extend(curves::over_sizes(&groups));
+    figures.extend(bars::cpu(&groups));
     figures.iter().map(chart).collect()
 }
 

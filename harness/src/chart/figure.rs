@@ -38,6 +38,18 @@ pub(crate) struct Axis {
     pub(crate) fixed: Vec<f64>,
 }
 
+impl Axis {
+    /// Linear from zero.
+    pub(crate) fn linear(label: &str, format: fn(f64) -> String) -> Self {
+        Self { label: label.to_owned(), kind: Kind::Linear, format, fixed: Vec::new() }
+    }
+
+    /// Logarithmic, with ticks at the values given, if any are.
+    pub(crate) fn log(label: &str, format: fn(f64) -> String, fixed: &[f64]) -> Self {
+        Self { label: label.to_owned(), kind: Kind::Log, format, fixed: fixed.to_vec() }
+    }
+}
+
 /// One plot of a figure.
 #[derive(Debug, Clone)]
 pub(crate) struct Panel {

@@ -2,9 +2,6 @@
 
 use walrus_drivers::{Deployment, Tier};
 
-use super::figure::{Bar, Ceiling};
-use super::theme;
-use crate::csv::SummaryRow;
 use crate::results::{Group, RowKey};
 
 /// The name of a system as people write it.
@@ -94,6 +91,9 @@ pub(crate) const DEPLOYMENTS: [Deployment; 2] = [Deployment::Networked, Deployme
 pub(crate) const PANELS_APART: &str = "The two panels are not to be compared with each other: \
     a networked record crosses a socket, an embedded one does not.";
 
+/// What the ceiling's line is called.
+pub(crate) const CEILING: &str = "raw hardware ceiling";
+
 /// Is it a system under test, and not a ceiling?
 pub(crate) fn is_system(group: &Group<'_>) -> bool {
     !matches!(group.key.system.as_str(), "raw" | "null")
@@ -130,50 +130,52 @@ where
     chosen
 }
 
-/// Of each original backend and mode only the best counts: its rows differ in nothing else that
-/// a reader could want.
-pub(crate) fn keep_best_original(groups: Vec<&Group<'_>>) -> Vec<usize> {
-    let mut keep: Vec<usize> = Vec::new();
-    for (i, group) in groups.iter().enumerate() {
-        let rival = keep.iter().position(|&k| {
-            group.key.system == "upstream"
-                && groups[k].key.system == "upstream"
-                && groups[k].key.is_one_in_flight() == group.key.is_one_in_flight()
+/// The original has rows for each of its backends; only the best of a class of records in flight
+/// is shown.
+pub(crate) fn keep_best_original<'g, 'a>(groups: &[&'g Group<'a>]) -> Vec<&'g Group<'a>> {
+    let is_original = |g: &Group<'_>| g.key.system == "upstream";
+    let beaten = |group: &Group<'_>| {
+        is_original(group)
+            && groups.iter().any(|rival| {
+                is_original(rival)
+                    && rival.key.is_one_in_flight() == group.key.is_one_in_flight()
+                    && rival.median_per_s() > group.median_per_s()
+            })
+    };
+    groups.iter().copied().filter(|g| !beaten(g)).collect()
+}
+
+/// One row for each system and, of ours, for each way to send: the best that is not `vanilla`.
+pub(crate) fn representatives<'g, 'a>(groups: &[&'g Group<'a>]) -> Vec<&'g Group<'a>> {
+    let family = |g: &Group<'_>| (system_name(&g.key.system).to_owned(), g.key.has("append"));
+    let beaten = |group: &Group<'_>| {
+        let rank = |g: &Group<'_>| (!g.key.has("vanilla"), g.median_per_s());
+        let rivals = groups.iter().filter(|rival| {
+            family(rival) == family(group) || (!is_walrus(&group.key) && rival.key.system == group.key.system)
         });
-        match rival {
-            Some(at) if groups[keep[at]].median_per_s() < group.median_per_s() => keep[at] = i,
-            Some(_) => {}
-            None => keep.push(i),
-        }
-    }
-    keep
+        rivals.into_iter().any(|rival| rank(rival) > rank(group))
+    };
+    groups.iter().copied().filter(|g| !beaten(g)).collect()
 }
 
-/// A bar of one measure.
-pub(crate) fn bar(group: &Group<'_>, value: impl Fn(&SummaryRow) -> Option<f64>) -> Option<Bar> {
-    let spread = group.spread(&value)?;
-    let variant = variant_name(&group.key);
-    let system = system_name(&group.key.system).to_owned();
-    Some(Bar {
-        label: [system, variant].into_iter().filter(|line| !line.is_empty()).collect(),
-        tone: theme::of_system(&group.key.system),
-        median: spread.median,
-        repeats: group.repeats(&value).into_iter().map(|(_, v)| v).collect(),
-        lower_part: None,
-    })
+/// Is it ours?
+pub(crate) fn is_walrus(key: &RowKey) -> bool {
+    matches!(key.system.as_str(), "walrus" | "walrus-embedded")
 }
 
-/// The hardware's limit for the groups of one panel: the best raw row that did the same work.
-pub(crate) fn ceiling<'g, 'a: 'g>(
-    groups: impl Iterator<Item = &'g Group<'a>>,
-    tier: Tier,
-    deployment: Deployment,
-) -> Option<Ceiling> {
-    groups
-        .filter(|g| g.key.system == "raw" && g.key.tier == tier && g.key.deployment == deployment)
-        .map(Group::median_per_s)
-        .max_by(f64::total_cmp)
-        .map(|value| Ceiling { value, label: "raw hardware ceiling".to_owned() })
+/// The rule of the knee, on medians: achieved at least 99 % of what was offered, and a 99th
+/// percentile of at most 100 ms.
+pub(crate) fn keeps_up(group: &Group<'_>) -> bool {
+    let achieved = group.median_per_s() >= 0.99 * group.key.offered_per_s as f64;
+    let p99_us = group.spread(|row| row.p99_us).map_or(f64::MAX, |s| s.median);
+    achieved && p99_us <= 100_000.0
+}
+
+/// The measured rate next to half of Kafka's knee; `None` if Kafka kept up with none.
+pub(crate) fn half_knee(groups: &[&Group<'_>]) -> Option<u64> {
+    let kafka = || groups.iter().filter(|g| g.key.system.starts_with("kafka"));
+    let knee = kafka().filter(|g| keeps_up(g)).map(|g| g.key.offered_per_s).max()?;
+    kafka().map(|g| g.key.offered_per_s).min_by_key(|rate| (rate * 2).abs_diff(knee))
 }
 
 /// The load in words: `10 producers, 10 topics, records of 760 bytes on average`.
@@ -187,9 +189,10 @@ pub(crate) fn load(key: &RowKey) -> String {
     )
 }
 
-/// `networked-embedded`: the deployments that really have rows, for file names.
-pub(crate) fn deployments_slug(deployments: &[Deployment]) -> String {
-    deployments.iter().map(|d| deployment_name(*d)).collect::<Vec<_>>().join("-")
+/// File name of a figure, without its ending: it carries tier and deployments.
+pub(crate) fn stem(slug: &str, tier: Tier, deployments: &[Deployment]) -> String {
+    let places: Vec<&str> = deployments.iter().map(|d| deployment_name(*d)).collect();
+    format!("{slug}-{}-{}", tier_name(tier), places.join("-"))
 }
 
 /// `networked and embedded`, for subtitles.

@@ -99,8 +99,8 @@ pub(crate) fn percentile_label(value: f64) -> String {
     format!("{value}")
 }
 
-/// Whole seconds.
-pub(crate) fn seconds_label(value: f64) -> String {
+/// A number as it is.
+pub(crate) fn plain_label(value: f64) -> String {
     format!("{value}")
 }
 

@@ -137,27 +137,8 @@ fn is_told(arena: &Arena, groups: &[&Group<'_>]) -> bool {
     if arena.load_mode != LoadMode::Open || arena.workload != "latency" {
         return true;
     }
-    half_knee(groups, arena.tier).is_none_or(|rate| rate == arena.load.3)
-}
-
-/// The measured rate next to half of Kafka's knee; `None` if Kafka kept up with none.
-fn half_knee(groups: &[&Group<'_>], tier: Tier) -> Option<u64> {
-    let kafka: Vec<&Group<'_>> = groups
-        .iter()
-        .copied()
-        .filter(|g| RIVALS[0].contains(&g.key.system.as_str()) && g.key.tier == tier)
-        .collect();
-    let knee = kafka.iter().filter(|g| keeps_up(g)).map(|g| g.key.offered_per_s).max()?;
-    let distance = |rate: &u64| (rate * 2).abs_diff(knee);
-    kafka.iter().map(|g| g.key.offered_per_s).min_by_key(distance)
-}
-
-/// The rule of the knee, on medians: achieved at least 99 % of what was offered, and a 99th
-/// percentile of at most 100 ms.
-pub fn keeps_up(group: &Group<'_>) -> bool {
-    let achieved = group.median_per_s() >= 0.99 * group.key.offered_per_s as f64;
-    let p99_us = group.spread(|row| row.p99_us).map_or(f64::MAX, |s| s.median);
-    achieved && p99_us <= 100_000.0
+    let of_tier: Vec<&Group<'_>> = groups.iter().copied().filter(|g| g.key.tier == arena.tier).collect();
+    pick::half_knee(&of_tier).is_none_or(|rate| rate == arena.load.3)
 }
 
 fn in_arena(rows: &[&Group<'_>], arena: &Arena) -> Vec<Comparison> {
@@ -166,7 +147,7 @@ fn in_arena(rows: &[&Group<'_>], arena: &Arena) -> Vec<Comparison> {
     let mut all = Vec::new();
     for is_vanilla in [false, true] {
         for mode in ["put", "append", ""] {
-            let is_ours = |g: &&&Group<'_>| is_walrus(&g.key) && mode_of(&g.key) == mode;
+            let is_ours = |g: &&&Group<'_>| pick::is_walrus(&g.key) && mode_of(&g.key) == mode;
             let Some(ours) = best(rows.iter().filter(is_ours), measure, is_vanilla) else {
                 continue;
             };
@@ -208,10 +189,6 @@ fn compare(
         verdict: Verdict::of(&ratio, measure.better()),
         ratio,
     })
-}
-
-fn is_walrus(key: &RowKey) -> bool {
-    matches!(key.system.as_str(), "walrus" | "walrus-embedded")
 }
 
 fn mode_of(key: &RowKey) -> &'static str {
