@@ -5,7 +5,15 @@
 //!    ▲                                              │               │
 //!    └──────────── replies ◀──── acks ◀─────────────┴── watermark ◀─┘
 //! ```
+pub mod broker;
 pub mod client;
+pub mod config;
+pub mod error;
+pub mod log;
+pub mod metadata;
+pub mod node;
 pub mod protocol;
+pub mod server;
+pub mod status;
 pub mod store;
 pub mod types;

@@ -1,0 +1,303 @@
+//! Reader positions: `GET` moves them, `SEEK` sets them, and they survive a restart.
+//!
+//! A move counts at once and is made durable with others, at most five times a second a node. A
+//! crash may therefore repeat deliveries, but only those of the last 200 ms: a cursor whose oldest
+//! uncommitted move is older delivers nothing more until a commit succeeds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+
+use super::reader;
+use super::topic::Topic;
+use crate::broker::Broker;
+use crate::error::Refusal;
+use crate::metadata::state::{Command, CursorCommit, CursorInfo, CursorMove, Outcome};
+use crate::protocol::ErrorCode;
+
+/// The group of a `GET` that names none.
+pub const SHARED_GROUP: &str = "shared";
+/// Age of an uncommitted move at which nothing more is delivered; also the time between commits.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a `GET` waits for a commit before it answers `NotReady`.
+const COMMIT_WAIT: Duration = Duration::from_secs(2);
+/// Bytes read ahead for a cursor.
+const READ_AHEAD_BYTES: usize = 64 << 10;
+/// Groups that a topic may have.
+const GROUPS_MAX: usize = 10_000;
+/// Topics in one commit, so that a command stays small.
+const COMMITS_MAX: usize = 1000;
+
+/// All cursors of a topic, by group.
+pub struct Cursors {
+    groups: Mutex<HashMap<Arc<str>, Arc<Cursor>>>,
+}
+
+/// One group's cursor.
+pub struct Cursor {
+    group: Arc<str>,
+    position: AsyncMutex<Position>,
+}
+
+/// Where a cursor is, and what it has read ahead.
+struct Position {
+    at: CursorInfo,
+    /// Oldest move that no commit holds.
+    uncommitted_since: Option<Instant>,
+    /// Oldest move that no commit, not even one under way, holds.
+    unsent_since: Option<Instant>,
+    /// Records from `at.offset` on, each `[u32 LE length][bytes]`.
+    ahead: Bytes,
+}
+
+impl Position {
+    /// Takes the next record that was read ahead.
+    fn take_ahead(&mut self) -> Option<Bytes> {
+        let length = self.ahead.get(..4)?.try_into().map(u32::from_le_bytes).ok()? as usize;
+        self.ahead.advance(4);
+        let record = self.ahead.split_to(length);
+        self.at.offset += 1;
+        Some(record)
+    }
+
+    fn is_stale(&self) -> bool {
+        self.uncommitted_since.is_some_and(|since| since.elapsed() >= COMMIT_INTERVAL)
+    }
+}
+
+impl Cursors {
+    /// The cursors as metadata has them.
+    pub fn new(committed: &BTreeMap<String, CursorInfo>) -> Self {
+        let groups = committed.iter().map(|(group, at)| (group.as_str().into(), Cursor::new(group, *at))).collect();
+        Cursors { groups: Mutex::new(groups) }
+    }
+
+    /// The cursor of a group; a new one stands at offset 0.
+    fn get(&self, group: &str) -> Result<Arc<Cursor>, Refusal> {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cursor) = groups.get(group) {
+            return Ok(Arc::clone(cursor));
+        }
+        if groups.len() >= GROUPS_MAX {
+            return Err(Refusal::new(ErrorCode::Overloaded, format!("a topic has at most {GROUPS_MAX} groups")));
+        }
+        let cursor = Cursor::new(group, CursorInfo::default());
+        groups.insert(group.into(), Arc::clone(&cursor));
+        Ok(cursor)
+    }
+
+    fn all(&self) -> Vec<Arc<Cursor>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Gives back the memory of records that were read ahead.
+    pub fn drop_read_ahead(&self) {
+        for cursor in self.all() {
+            if let Ok(mut position) = cursor.position.try_lock() {
+                position.ahead = Bytes::new();
+            }
+        }
+    }
+}
+
+impl Cursor {
+    fn new(group: &str, at: CursorInfo) -> Arc<Self> {
+        let position = Position { at, uncommitted_since: None, unsent_since: None, ahead: Bytes::new() };
+        Arc::new(Cursor { group: group.into(), position: AsyncMutex::new(position) })
+    }
+
+    /// A moved position wants to be committed.
+    fn moved(&self, position: &mut Position, topic: &Arc<Topic>, committer: &Committer) {
+        let now = Instant::now();
+        position.uncommitted_since.get_or_insert(now);
+        if position.unsent_since.is_none() {
+            position.unsent_since = Some(now);
+            committer.enqueue(topic);
+        }
+    }
+}
+
+/// The next record of a group, if it was read ahead: no wait, no I/O.
+pub fn try_next(committer: &Committer, topic: &Arc<Topic>, group: &str) -> Option<Bytes> {
+    let cursor = topic.cursors.get(group).ok()?;
+    let mut position = cursor.position.try_lock().ok()?;
+    if position.is_stale() {
+        return None;
+    }
+    let record = position.take_ahead()?;
+    cursor.moved(&mut position, topic, committer);
+    Some(record)
+}
+
+/// The next record of a group, or `None` at the tail.
+pub async fn next(broker: &Arc<Broker>, topic: &Arc<Topic>, group: &str) -> Result<Option<Bytes>, Refusal> {
+    let cursor = topic.cursors.get(group)?;
+    let deadline = tokio::time::Instant::now() + COMMIT_WAIT;
+    loop {
+        let mut committed = std::pin::pin!(broker.committer.committed.notified());
+        committed.as_mut().enable();
+        let mut position = cursor.position.lock().await;
+        if !position.is_stale() {
+            return next_locked(broker, topic, &cursor, &mut position).await;
+        }
+        drop(position);
+        if tokio::time::timeout_at(deadline, committed).await.is_err() {
+            return Err(Refusal::new(ErrorCode::NotReady, "the cursor's last moves could not be made durable yet"));
+        }
+    }
+}
+
+async fn next_locked(broker: &Arc<Broker>, topic: &Arc<Topic>, cursor: &Cursor, position: &mut Position) -> Result<Option<Bytes>, Refusal> {
+    if position.ahead.is_empty() {
+        let (first, tail) = (topic.chain().first_offset(), topic.tail());
+        // What retention removed is skipped: it is gone for every reader. Past the tail a cursor
+        // can only be if a crash of the machine took records that it had delivered.
+        let from = position.at.offset.clamp(first, tail.max(first));
+        let read = reader::read(topic, from, u64::MAX, READ_AHEAD_BYTES).await?;
+        let Some(ahead) = read.chunks.into_iter().next() else { return Ok(None) };
+        position.at.offset = from;
+        position.ahead = ahead;
+    }
+    let record = position.take_ahead();
+    cursor.moved(position, topic, &broker.committer);
+    Ok(record)
+}
+
+/// Sets a cursor; durable when this returns.
+pub async fn seek(broker: &Broker, topic: &Topic, group: &str, offset: u64) -> Result<(), Refusal> {
+    let (first, tail) = (topic.chain().first_offset(), topic.tail());
+    if !(first..=tail).contains(&offset) {
+        return Err(Refusal::out_of_range(first, tail));
+    }
+    let cursor = topic.cursors.get(group)?;
+    let mut position = cursor.position.lock().await;
+    let generation = position.at.generation;
+    let command = Command::Seek { topic_id: topic.id, group: group.to_owned(), generation, offset };
+    if broker.metadata.propose(command).await? == Outcome::Stale {
+        return Err(Refusal::unknown_topic(&topic.name));
+    }
+    *position = Position {
+        at: CursorInfo { offset, generation: generation + 1 },
+        uncommitted_since: None,
+        unsent_since: None,
+        ahead: Bytes::new(),
+    };
+    Ok(())
+}
+
+/// A position on its way into metadata.
+pub struct Taken {
+    cursor: Arc<Cursor>,
+    /// What is being committed.
+    pub position: CursorMove,
+}
+
+/// Takes the positions of a topic that no commit holds yet. Hand them to [`settle`] afterwards.
+pub async fn uncommitted(topic: &Topic) -> Vec<Taken> {
+    let mut taken = Vec::new();
+    for cursor in topic.cursors.all() {
+        let mut position = cursor.position.lock().await;
+        if position.unsent_since.take().is_some() {
+            let position = CursorMove { group: cursor.group.to_string(), cursor: position.at };
+            taken.push(Taken { cursor: Arc::clone(&cursor), position });
+        }
+    }
+    taken
+}
+
+/// Says what became of positions that were taken: committed, or to be tried again.
+pub async fn settle(broker: &Broker, topic: &Topic, taken: Vec<Taken>, committed: bool) {
+    let mut again = false;
+    for Taken { cursor, position: sent } in taken {
+        let mut position = cursor.position.lock().await;
+        if position.at.generation != sent.cursor.generation {
+            continue;
+        }
+        if committed {
+            position.uncommitted_since = position.unsent_since;
+        } else {
+            position.unsent_since = position.uncommitted_since;
+            again = true;
+        }
+    }
+    if again && let Some(topic) = broker.topics.get(&topic.name).filter(|found| found.id == topic.id) {
+        broker.committer.enqueue(&topic);
+    }
+}
+
+/// Collects moved cursors and commits them in batches.
+#[derive(Default)]
+pub struct Committer {
+    moved: Mutex<HashMap<u64, Arc<Topic>>>,
+    wanted: Notify,
+    committed: Notify,
+}
+
+impl Committer {
+    fn enqueue(&self, topic: &Arc<Topic>) {
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if moved.is_empty() {
+            self.wanted.notify_one();
+        }
+        moved.entry(topic.id).or_insert_with(|| Arc::clone(topic));
+    }
+
+    /// Commits as moves come, until the broker stops.
+    pub async fn run(broker: Arc<Broker>) {
+        let stopping = broker.stopping();
+        tokio::pin!(stopping);
+        loop {
+            tokio::select! {
+                () = broker.committer.wanted.notified() => {}
+                () = &mut stopping => return,
+            }
+            let next = tokio::time::Instant::now() + COMMIT_INTERVAL;
+            commit_moved(&broker).await;
+            tokio::time::sleep_until(next).await;
+        }
+    }
+}
+
+/// Commits everything that has moved.
+pub async fn commit_moved(broker: &Arc<Broker>) {
+    let topics = std::mem::take(&mut *broker.committer.moved.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut topics = topics.into_values().peekable();
+    while topics.peek().is_some() {
+        let some: Vec<_> = topics.by_ref().take(COMMITS_MAX).collect();
+        commit(broker, some).await;
+    }
+    broker.committer.committed.notify_waiters();
+}
+
+async fn commit(broker: &Arc<Broker>, topics: Vec<Arc<Topic>>) {
+    let mut taken = Vec::with_capacity(topics.len());
+    for topic in topics {
+        let segment = topic.last_at();
+        let moves = uncommitted(&topic).await;
+        if !moves.is_empty() {
+            taken.push((topic, segment, moves));
+        }
+    }
+    let commits = taken
+        .iter()
+        .map(|(_, segment, moves)| CursorCommit {
+            segment: *segment,
+            moves: moves.iter().map(|taken| taken.position.clone()).collect(),
+        })
+        .collect();
+    let outcome = broker.metadata.propose(Command::CommitCursors { commits }).await;
+    let applied = match outcome {
+        Ok(Outcome::Applied(applied)) => applied,
+        Ok(_) => Vec::new(),
+        Err(error) => {
+            tracing::error!(%error, "reader positions could not be made durable");
+            Vec::new()
+        }
+    };
+    for (index, (topic, _, moves)) in taken.into_iter().enumerate() {
+        settle(broker, &topic, moves, applied.get(index).copied().unwrap_or(false)).await;
+    }
+}

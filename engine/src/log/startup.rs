@@ -1,0 +1,99 @@
+//! What happens before the first client is served: everything that an earlier run left open is
+//! sealed at the length that recovery finds, and each topic gets a fresh segment.
+//!
+//! A started process never appends to a segment that it finds open under its own name: that
+//! segment belongs to a run that is over.
+
+use std::collections::HashSet;
+
+use super::topic::spec;
+use crate::broker::{Broker, now_ms};
+use crate::error::Refusal;
+use crate::metadata::state::{Closing, Command, Phase, SegmentAt, State, TopicInfo};
+use crate::store::SegmentSpec;
+use crate::types::SegmentUid;
+
+/// Segments in one command, so that it stays small.
+const LIST_MAX: usize = 1000;
+
+/// Brings store and metadata into step and fills `broker.topics`. Blocks.
+pub fn recover(broker: &Broker) -> Result<(), Refusal> {
+    fence(broker)?;
+    let left_open = broker.metadata.view(|state| unsealed(state).map(|(info, at)| (recovery_spec(info), at, info.config.replicas)).collect::<Vec<_>>());
+    for some in left_open.chunks(LIST_MAX) {
+        let mut closings = Vec::with_capacity(some.len());
+        for (spec, at, replicas) in some {
+            closings.push(close(broker, *spec, *at, *replicas)?);
+        }
+        broker.metadata.propose_blocking(Command::SealAndOpen { closings, at_ms: now_ms() })?;
+    }
+    open_topics(broker);
+    remove_leftovers(broker)
+}
+
+/// One command for all: from now on only this run may say where they end.
+fn fence(broker: &Broker) -> Result<(), Refusal> {
+    let segments: Vec<SegmentAt> = broker.metadata.view(|state| unsealed(state).map(|(_, at)| at).collect());
+    for some in segments.chunks(LIST_MAX) {
+        let command = Command::BeginSeal { segments: some.to_vec(), recoverer: broker.config.node_id };
+        broker.metadata.propose_blocking(command)?;
+    }
+    Ok(())
+}
+
+/// The last segment of each topic. None of them is sealed, by construction.
+fn unsealed(state: &State) -> impl Iterator<Item = (&TopicInfo, SegmentAt)> {
+    state.topics.values().map(|info| {
+        let uid = SegmentUid { topic_id: info.id, number: info.last().number };
+        (info, SegmentAt { uid, epoch: info.last().epoch })
+    })
+}
+
+fn recovery_spec(info: &TopicInfo) -> SegmentSpec {
+    spec(info.id, &info.config, info.last())
+}
+
+fn close(broker: &Broker, spec: SegmentSpec, at: SegmentAt, replicas: u32) -> Result<Closing, Refusal> {
+    let (segment, recovered) = broker.store.recover(spec)?;
+    if recovered.possible_loss {
+        tracing::warn!(segment = %spec.uid, records = recovered.count, "the machine restarted: acknowledged records past the end may be lost");
+    }
+    for range in &recovered.damaged {
+        tracing::error!(segment = %spec.uid, ?range, "records are damaged; reading them answers Corrupt");
+    }
+    segment.close();
+    if recovered.count > 0 {
+        segment.seal(recovered.count)?;
+    }
+    Ok(Closing {
+        segment: at,
+        count: recovered.count,
+        bytes: segment.size_bytes(),
+        possible_loss: recovered.possible_loss,
+        next: broker.placement(replicas),
+        cursors: Vec::new(),
+    })
+}
+
+fn open_topics(broker: &Broker) {
+    broker.metadata.view(|state| {
+        for (name, info) in &state.topics {
+            debug_assert!(info.last().phase == Phase::Open, "everything else was closed above");
+            broker.topics.insert(name, info, &broker.store);
+        }
+    });
+}
+
+/// Files of deleted topics, trimmed segments, and segments that were empty.
+fn remove_leftovers(broker: &Broker) -> Result<(), Refusal> {
+    let known: HashSet<SegmentUid> = broker.metadata.view(|state| {
+        let uids = |info: &TopicInfo| {
+            let topic_id = info.id;
+            info.segments.iter().map(move |segment| SegmentUid { topic_id, number: segment.number }).collect::<Vec<_>>()
+        };
+        state.topics.values().flat_map(uids).collect()
+    });
+    let leftovers: Vec<_> = broker.store.list()?.into_iter().filter(|uid| !known.contains(uid)).collect();
+    broker.remove_files(&leftovers);
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Appending: to the open segment if there is one, else the caller learns what to wait for.
+
+use std::sync::Arc;
+
+use super::rollover;
+use super::topic::{Topic, Writing};
+use crate::broker::Broker;
+use crate::error::Refusal;
+use crate::store::{Segment, StoreError, Take};
+
+/// Records that have their indices; acknowledge them once `segment.watermark()` has passed.
+pub struct Accepted {
+    /// Where they are.
+    pub segment: Segment,
+    /// Offset of the segment's first record.
+    pub base_offset: u64,
+    /// Index of the first of them in the segment.
+    pub first_index: u64,
+    /// How many were taken, from the front; with [`Take::UpToLimit`] the rest wants the next segment.
+    pub count: u64,
+}
+
+/// Why nothing was taken.
+#[derive(Debug)]
+pub enum Blocked {
+    /// The write buffers are full: wait for [`crate::store::Store::pool_available`], then try again.
+    Pool,
+    /// The next segment is being opened: wait for [`Topic::wait_writable`], then try again.
+    RollingOver,
+    /// This topic object is deleted; one of the same name may exist anew.
+    Deleted,
+    /// Refused.
+    Refused(Refusal),
+}
+
+/// Appends records to a topic. Starts the rollover of a segment that this fills, at once.
+pub fn try_append(broker: &Arc<Broker>, topic: &Arc<Topic>, records: &[&[u8]], take: Take) -> Result<Accepted, Blocked> {
+    let (segment, base_offset) = {
+        let chain = topic.chain();
+        match &chain.writing {
+            Writing::Open => (chain.last().segment.clone(), chain.last().base_offset),
+            Writing::RollingOver => return Err(Blocked::RollingOver),
+            Writing::Refusing(refusal) => return Err(Blocked::Refused(refusal.clone())),
+            Writing::Deleted => return Err(Blocked::Deleted),
+        }
+    };
+    match segment.try_append(records, take) {
+        Ok(appended) => {
+            if appended.full {
+                rollover::start(broker, topic, &segment, None);
+            }
+            Ok(Accepted { segment, base_offset, first_index: appended.first_index, count: appended.count })
+        }
+        Err(StoreError::PoolEmpty) => Err(Blocked::Pool),
+        Err(StoreError::Closed) => {
+            rollover::start(broker, topic, &segment, None);
+            Err(Blocked::RollingOver)
+        }
+        Err(error @ StoreError::DiskFull) => {
+            rollover::start(broker, topic, &segment, Some(error.clone()));
+            Err(Blocked::Refused(error.into()))
+        }
+        // Nothing of these records was taken, so the next segment may have them.
+        Err(error) => {
+            rollover::start(broker, topic, &segment, Some(error));
+            Err(Blocked::RollingOver)
+        }
+    }
+}

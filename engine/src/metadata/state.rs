@@ -1,0 +1,444 @@
+//! The metadata state machine: nodes, topics with their chains of segments, cursors.
+//!
+//! Pure and deterministic: the same commands in the same order give the same state on every
+//! node, so nothing here asks for the time, the disk or chance (a command carries what it needs).
+//! Every change is compare-and-set: a caller whose picture is out of date changes nothing and is
+//! told so by [`Outcome::Stale`].
+//!
+//! ```text
+//! topic "logs"   chain:  [1: Sealed{100}] [2: Sealed{80}] [4: Open]        (3 was empty and left)
+//!                offset:  0 ……………………… 100 ………………… 180 ………▶ tail
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{SegmentUid, Tier};
+
+/// Settings of a topic, fixed at its creation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicConfig {
+    /// Copies asked for; an opening takes at most as many as there are nodes.
+    pub replicas: u32,
+    /// What an acknowledgement promises.
+    pub tier: Tier,
+    /// Records in a segment.
+    pub segment_entries: u64,
+    /// Bytes in a segment, batch headers included.
+    pub segment_bytes: u64,
+    /// Oldest sealed segments go while the topic is larger than this. `None`: kept for ever.
+    pub retention_bytes: Option<u64>,
+    /// Sealed segments go when they are older than this. `None`: kept for ever.
+    pub retention_ms: Option<u64>,
+}
+
+/// A node as the cluster knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Disk id of its data directory, in hexadecimal.
+    pub disk_id: String,
+    /// `host:port` for other nodes.
+    pub peer_address: String,
+    /// `host:port` for clients.
+    pub client_address: String,
+}
+
+/// One copy of a segment: a node and the very disk that it is on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// Node id.
+    pub node_id: u64,
+    /// Disk id, in hexadecimal.
+    pub disk_id: String,
+}
+
+/// Where a segment is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// The leader may append.
+    Open,
+    /// Fenced; `recoverer` finds out where it ends.
+    Sealing {
+        /// Node that recovers it.
+        recoverer: u64,
+    },
+    /// Ends for ever after `count` records.
+    Sealed {
+        /// Records in it.
+        count: u64,
+        /// Bytes in its file when it was sealed.
+        bytes: u64,
+        /// When, in milliseconds since 1970, by the proposer's clock.
+        at_ms: u64,
+    },
+}
+
+/// One link of a topic's chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentInfo {
+    /// Position in the chain, from 1; never used twice within a topic.
+    pub number: u64,
+    /// Offset of its first record in the topic.
+    pub base_offset: u64,
+    /// Fences writers; rises along the chain and with every `BeginSeal`.
+    pub epoch: u64,
+    /// The one node that appends.
+    pub leader: u64,
+    /// The copies, leader included.
+    pub replicas: Vec<Replica>,
+    /// Copies that must store a record before it is acknowledged.
+    pub write_quorum: u32,
+    /// Open, sealing or sealed.
+    pub phase: Phase,
+    /// When it was opened, in milliseconds since 1970, by the proposer's clock.
+    pub opened_at_ms: u64,
+    /// Acknowledged records may be missing at its end.
+    pub possible_loss: bool,
+}
+
+/// A reader's durable position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CursorInfo {
+    /// Next offset to deliver.
+    pub offset: u64,
+    /// Rises with every `Seek`; within one generation the offset only advances.
+    pub generation: u64,
+}
+
+/// A topic: its settings, its chain, its cursors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicInfo {
+    /// Log index of its creation; never reused.
+    pub id: u64,
+    /// Settings.
+    pub config: TopicConfig,
+    /// The chain in order. The last one is never sealed.
+    pub segments: Vec<SegmentInfo>,
+    /// Positions by group.
+    pub cursors: BTreeMap<String, CursorInfo>,
+    /// Segments that were closed with possible loss, trimmed ones included.
+    pub losses: u64,
+}
+
+impl TopicInfo {
+    /// The last segment: open, or being sealed.
+    pub fn last(&self) -> &SegmentInfo {
+        // A topic is created with a segment, and closing one opens the next in the same step.
+        &self.segments[self.segments.len() - 1]
+    }
+
+    /// First offset that is still kept.
+    pub fn first_offset(&self) -> u64 {
+        self.segments[0].base_offset
+    }
+}
+
+/// Names one segment as the caller believes it to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentAt {
+    /// Which segment.
+    pub uid: SegmentUid,
+    /// The epoch that the caller knows.
+    pub epoch: u64,
+}
+
+/// Who will hold a segment that is about to be opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The node that appends.
+    pub leader: u64,
+    /// The copies, leader included.
+    pub replicas: Vec<Replica>,
+    /// Copies needed for an acknowledgement.
+    pub write_quorum: u32,
+}
+
+/// One closing and opening (see [`Command::SealAndOpen`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// The segment, with the newest epoch.
+    pub segment: SegmentAt,
+    /// Its final number of records.
+    pub count: u64,
+    /// Bytes in its file.
+    pub bytes: u64,
+    /// Acknowledged records may be missing past `count`.
+    pub possible_loss: bool,
+    /// Who holds the next segment.
+    pub next: Placement,
+    /// Positions that moved since the last commit.
+    pub cursors: Vec<CursorMove>,
+}
+
+/// A new position of one group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CursorMove {
+    /// The group.
+    pub group: String,
+    /// Where it is and in which generation.
+    pub cursor: CursorInfo,
+}
+
+/// The positions of one topic's groups (see [`Command::CommitCursors`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CursorCommit {
+    /// The open segment of the topic, whose leader owns the cursors.
+    pub segment: SegmentAt,
+    /// The moves.
+    pub moves: Vec<CursorMove>,
+}
+
+/// Everything that can change the state. Lists are applied item by item: a stale item changes
+/// nothing, the others count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// A node joins or comes back.
+    RegisterNode {
+        /// Node id.
+        node_id: u64,
+        /// Its addresses and disk.
+        info: NodeInfo,
+    },
+    /// Creates a topic with segment 1 open, unless the name is taken.
+    CreateTopic {
+        /// Name.
+        name: String,
+        /// Settings.
+        config: TopicConfig,
+        /// Who holds segment 1.
+        placement: Placement,
+        /// Milliseconds since 1970.
+        at_ms: u64,
+    },
+    /// Removes a topic, if it still has this id.
+    DeleteTopic {
+        /// Name.
+        name: String,
+        /// Id that the caller means.
+        id: u64,
+    },
+    /// `Open(e)` or `Sealing(e)` → `Sealing(e+1)`.
+    BeginSeal {
+        /// The segments.
+        segments: Vec<SegmentAt>,
+        /// Who recovers them.
+        recoverer: u64,
+    },
+    /// Closes N at its count and opens N+1 at epoch+1 in one step.
+    SealAndOpen {
+        /// The segments.
+        closings: Vec<Closing>,
+        /// Milliseconds since 1970.
+        at_ms: u64,
+    },
+    /// Forgets sealed segments that end at or below an offset.
+    Trim {
+        /// Topic id.
+        topic_id: u64,
+        /// First offset to keep (rounded down to a segment's start).
+        upto: u64,
+    },
+    /// Moves cursors forward within their generation.
+    CommitCursors {
+        /// Topics with moves.
+        commits: Vec<CursorCommit>,
+    },
+    /// Sets a cursor anywhere and starts a new generation.
+    Seek {
+        /// Topic id.
+        topic_id: u64,
+        /// Group.
+        group: String,
+        /// Generation that the caller knows.
+        generation: u64,
+        /// New position.
+        offset: u64,
+    },
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was applied as asked (lists: item by item, `true` for applied).
+    Applied(Vec<bool>),
+    /// The topic was created with this id.
+    Created(u64),
+    /// The name is taken by the topic with this id; nothing changed.
+    Exists(u64),
+    /// The caller's picture is out of date; nothing changed.
+    Stale,
+}
+
+/// The whole metadata.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct State {
+    /// Log index of the last command applied.
+    pub applied: u64,
+    /// Nodes by id.
+    pub nodes: BTreeMap<u64, NodeInfo>,
+    /// Topics by name.
+    pub topics: BTreeMap<String, TopicInfo>,
+    /// Name by topic id.
+    names: BTreeMap<u64, String>,
+}
+
+impl State {
+    /// Applies the command at log index `index`, which must follow `self.applied`.
+    pub fn apply(&mut self, index: u64, command: &Command) -> Outcome {
+        assert_eq!(index, self.applied + 1, "commands are applied in order, each once");
+        self.applied = index;
+        match command {
+            Command::RegisterNode { node_id, info } => {
+                self.nodes.insert(*node_id, info.clone());
+                Outcome::Applied(vec![true])
+            }
+            Command::CreateTopic { name, config, placement, at_ms } => {
+                self.create_topic(index, name, config, placement, *at_ms)
+            }
+            Command::DeleteTopic { name, id } => self.delete_topic(name, *id),
+            Command::BeginSeal { segments, recoverer } => {
+                Outcome::Applied(segments.iter().map(|at| self.begin_seal(*at, *recoverer)).collect())
+            }
+            Command::SealAndOpen { closings, at_ms } => {
+                Outcome::Applied(closings.iter().map(|closing| self.seal_and_open(closing, *at_ms)).collect())
+            }
+            Command::Trim { topic_id, upto } => self.trim(*topic_id, *upto),
+            Command::CommitCursors { commits } => {
+                Outcome::Applied(commits.iter().map(|commit| self.commit_cursors(commit)).collect())
+            }
+            Command::Seek { topic_id, group, generation, offset } => self.seek(*topic_id, group, *generation, *offset),
+        }
+    }
+
+    /// The topic with this id, and its name.
+    pub fn topic_by_id(&self, id: u64) -> Option<(&str, &TopicInfo)> {
+        let name = self.names.get(&id)?;
+        self.topics.get(name).map(|topic| (name.as_str(), topic))
+    }
+
+    fn topic_by_id_mut(&mut self, id: u64) -> Option<&mut TopicInfo> {
+        self.topics.get_mut(self.names.get(&id)?)
+    }
+
+    /// The last segment of a topic, if it is the one meant and at that epoch.
+    fn last_at(&mut self, at: SegmentAt) -> Option<&mut TopicInfo> {
+        let topic = self.topic_by_id_mut(at.uid.topic_id)?;
+        let last = topic.last();
+        (last.number == at.uid.number && last.epoch == at.epoch).then_some(topic)
+    }
+
+    fn create_topic(&mut self, index: u64, name: &str, config: &TopicConfig, placement: &Placement, at_ms: u64) -> Outcome {
+        if let Some(topic) = self.topics.get(name) {
+            return Outcome::Exists(topic.id);
+        }
+        let topic = TopicInfo {
+            id: index,
+            config: config.clone(),
+            segments: vec![open_segment(1, 0, 1, placement, at_ms)],
+            cursors: BTreeMap::new(),
+            losses: 0,
+        };
+        self.topics.insert(name.to_owned(), topic);
+        self.names.insert(index, name.to_owned());
+        Outcome::Created(index)
+    }
+
+    fn delete_topic(&mut self, name: &str, id: u64) -> Outcome {
+        if self.topics.get(name).is_none_or(|topic| topic.id != id) {
+            return Outcome::Stale;
+        }
+        self.topics.remove(name);
+        self.names.remove(&id);
+        Outcome::Applied(vec![true])
+    }
+
+    fn begin_seal(&mut self, at: SegmentAt, recoverer: u64) -> bool {
+        let Some(topic) = self.last_at(at) else { return false };
+        let Some(last) = topic.segments.last_mut() else { return false };
+        last.epoch += 1;
+        last.phase = Phase::Sealing { recoverer };
+        true
+    }
+
+    fn seal_and_open(&mut self, closing: &Closing, at_ms: u64) -> bool {
+        let Some(topic) = self.last_at(closing.segment) else { return false };
+        let Some(mut last) = topic.segments.pop() else { return false };
+        let next = open_segment(
+            last.number + 1,
+            last.base_offset + closing.count,
+            last.epoch + 1,
+            &closing.next,
+            at_ms,
+        );
+        if closing.count > 0 {
+            last.phase = Phase::Sealed { count: closing.count, bytes: closing.bytes, at_ms };
+            last.possible_loss = closing.possible_loss;
+            topic.segments.push(last);
+        }
+        topic.losses += u64::from(closing.possible_loss);
+        let tail = next.base_offset;
+        topic.segments.push(next);
+        move_cursors(topic, &closing.cursors, tail);
+        true
+    }
+
+    fn trim(&mut self, topic_id: u64, upto: u64) -> Outcome {
+        let Some(topic) = self.topic_by_id_mut(topic_id) else { return Outcome::Stale };
+        let expired = topic
+            .segments
+            .iter()
+            .take_while(|segment| matches!(segment.phase, Phase::Sealed { count, .. } if segment.base_offset + count <= upto))
+            .count();
+        topic.segments.drain(..expired);
+        if expired == 0 { Outcome::Stale } else { Outcome::Applied(vec![true]) }
+    }
+
+    fn commit_cursors(&mut self, commit: &CursorCommit) -> bool {
+        let Some(topic) = self.last_at(commit.segment) else { return false };
+        if topic.last().phase != Phase::Open {
+            return false;
+        }
+        // How far the open segment is only its leader knows, so there is no upper bound here.
+        move_cursors(topic, &commit.moves, u64::MAX);
+        true
+    }
+
+    fn seek(&mut self, topic_id: u64, group: &str, generation: u64, offset: u64) -> Outcome {
+        let Some(topic) = self.topic_by_id_mut(topic_id) else { return Outcome::Stale };
+        let current = topic.cursors.get(group).copied().unwrap_or_default();
+        if current.generation != generation {
+            return Outcome::Stale;
+        }
+        topic.cursors.insert(group.to_owned(), CursorInfo { offset, generation: generation + 1 });
+        Outcome::Applied(vec![true])
+    }
+}
+
+fn open_segment(number: u64, base_offset: u64, epoch: u64, placement: &Placement, at_ms: u64) -> SegmentInfo {
+    SegmentInfo {
+        number,
+        base_offset,
+        epoch,
+        leader: placement.leader,
+        replicas: placement.replicas.clone(),
+        write_quorum: placement.write_quorum,
+        phase: Phase::Open,
+        opened_at_ms: at_ms,
+        possible_loss: false,
+    }
+}
+
+/// Within its generation a cursor only advances, and never past `limit`.
+fn move_cursors(topic: &mut TopicInfo, moves: &[CursorMove], limit: u64) {
+    for CursorMove { group, cursor } in moves {
+        let current = topic.cursors.get(group).copied().unwrap_or_default();
+        if cursor.generation == current.generation && cursor.offset > current.offset && cursor.offset <= limit {
+            topic.cursors.insert(group.clone(), *cursor);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -1,0 +1,130 @@
+//! One node: puts the parts together, starts them in order, and stops them in the reverse order.
+//!
+//! ```text
+//! start   store (lock, files) → metadata → seal what an earlier run left open → listen → serve
+//! stop    no new requests → owed replies sent → cursors committed → metadata → store flushed
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::broker::Broker;
+use crate::config::{Config, ConfigError};
+use crate::error::Refusal;
+use crate::log::{cursor, retention, startup};
+use crate::metadata::state::{Command, NodeInfo};
+use crate::metadata::{Metadata, MetadataError};
+use crate::server;
+use crate::store::{Store, StoreError};
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// A setting cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The metadata cannot be used.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// What an earlier run left cannot be recovered.
+    #[error("recovery failed: {0}")]
+    Recovery(Refusal),
+    /// The port cannot be used.
+    #[error("cannot listen on {address}: {error}; choose another --client-host or --client-port")]
+    Listen {
+        /// `host:port` as it was asked for.
+        address: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The start was broken off.
+    #[error("the start was given up")]
+    Aborted,
+}
+
+/// A running node. Stop it with [`Node::stop`]; a node that is merely dropped stops like a
+/// process that is killed, and loses nothing that it acknowledged.
+pub struct Node {
+    broker: Arc<Broker>,
+    address: SocketAddr,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Recovers the data directory and begins to serve.
+    pub async fn start(config: Config) -> Result<Node, NodeError> {
+        config.validate()?;
+        let address = format!("{}:{}", config.client_host, config.client_port);
+        // Before the recovery, which may take long: a taken port is found at once. Clients that
+        // come early wait in the backlog.
+        let listener = TcpListener::bind(&address).await.map_err(|error| NodeError::Listen { address: address.clone(), error })?;
+        let local = listener.local_addr().map_err(|error| NodeError::Listen { address, error })?;
+        let opened = tokio::task::spawn_blocking(move || open(config, local)).await;
+        let broker = Arc::new(opened.unwrap_or(Err(NodeError::Aborted))?);
+        let tasks = vec![
+            tokio::spawn(server::run(listener, Arc::clone(&broker))),
+            tokio::spawn(cursor::Committer::run(Arc::clone(&broker))),
+            tokio::spawn(retention::run(Arc::clone(&broker))),
+        ];
+        tracing::info!(address = %local, backend = broker.store.backend(), topics = broker.topics.all().len(), "ready");
+        Ok(Node { broker, address: local, tasks })
+    }
+
+    /// Where clients connect; useful with port 0.
+    pub fn client_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops: what was acknowledged is flushed, and reader positions are committed.
+    pub async fn stop(self) {
+        self.broker.stop();
+        for task in self.tasks {
+            // A task that panicked has said so; the others still want to be stopped.
+            let _ = task.await;
+        }
+        cursor::commit_moved(&self.broker).await;
+        let broker = self.broker;
+        let closed = tokio::task::spawn_blocking(move || {
+            broker.metadata.shutdown();
+            broker.store.shutdown();
+        });
+        let _ = closed.await;
+    }
+}
+
+fn open(config: Config, client_address: SocketAddr) -> Result<Broker, NodeError> {
+    let store = Store::open(config.store_config())?;
+    let metadata = Metadata::open(&config.data_dir.join("metadata"))?;
+    let broker = Broker::new(config, store, metadata);
+    let info = NodeInfo {
+        disk_id: broker.disk_id(),
+        peer_address: broker.config.peer_address(),
+        client_address: client_address.to_string(),
+    };
+    broker.metadata.propose_blocking(Command::RegisterNode { node_id: broker.config.node_id, info })?;
+    startup::recover(&broker).map_err(NodeError::Recovery)?;
+    Ok(broker)
+}
+
+/// Runs a node until SIGTERM or SIGINT (Ctrl-C).
+pub async fn run(config: Config) -> Result<(), NodeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let handlers = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
+    let (mut term, mut interrupt) = handlers.map_err(|_| NodeError::Aborted)?;
+    let node = Node::start(config).await?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    node.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,516 @@
+//! One connection: reads frames, hands writes on, answers in the order of the requests.
+//!
+//! `PUT`s, `APPEND`s and `PING`s are taken without waiting for one another. Any other verb is a
+//! barrier: it runs once everything before it is settled, and nothing after it is looked at before
+//! it is answered. The connection's memory is bounded whatever the client does, and a client that
+//! neither sends nor takes what it should is cut off at a deadline.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::buffers::Reservation;
+use super::input::{Filled, Input};
+use super::output::Output;
+use super::writes::Writes;
+use crate::broker::{Answer, Broker};
+use crate::error::Refusal;
+use crate::log::acks::{Acks, Batch};
+use crate::log::rollover;
+use crate::log::topic::Topic;
+use crate::log::topics;
+use crate::log::writer::{Blocked, try_append};
+use crate::protocol::command::DEFAULT_FETCH_BYTES;
+use crate::protocol::{ErrorCode, FrameError, Frames, Records, Request, TopicSettings, reply};
+use crate::store::Take;
+
+/// Pause before a read is tried again for which there was no memory.
+const MEMORY_PAUSE: Duration = Duration::from_millis(10);
+/// How long a refused client may take to read why.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(super) enum Close {
+    /// The socket failed.
+    Io,
+    /// A deadline passed that the client should have met; it is not told.
+    Deadline,
+    /// The stream cannot be trusted any more; the client is told why.
+    Refused(Refusal),
+}
+
+impl From<io::Error> for Close {
+    fn from(_: io::Error) -> Self {
+        Close::Io
+    }
+}
+
+/// What the connection waits for.
+enum Event {
+    Readable,
+    Stop,
+}
+
+/// What comes after the writes at the front of the input.
+enum Next<'a> {
+    /// No whole frame; so many bytes are missing to one.
+    Incomplete { missing: usize },
+    Request(Request<'a>),
+    BadRequest(Refusal),
+    BadFrame(Refusal),
+}
+
+/// The state of one connection. Its task is the only one that touches it.
+pub(super) struct Connection {
+    stream: TcpStream,
+    broker: Arc<Broker>,
+    input: Input,
+    output: Output,
+    writes: Writes,
+    acks: Acks,
+    /// Bytes that the unfinished frame at the front of the input lacks.
+    missing: usize,
+    /// When the unfinished frame began.
+    frame_since: Option<Instant>,
+    last_request: Instant,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, broker: Arc<Broker>) -> Self {
+        let idle = Duration::from_millis(broker.config.idle_timeout_ms);
+        Connection {
+            stream,
+            input: Input::default(),
+            output: Output::default(),
+            writes: Writes::default(),
+            acks: Acks::default(),
+            missing: 0,
+            frame_since: None,
+            last_request: Instant::now(),
+            alarm: Box::pin(tokio::time::sleep(idle)),
+            broker,
+        }
+    }
+
+    /// Serves the client until it leaves, misbehaves, or the broker stops.
+    pub(super) async fn run(mut self) -> Result<(), Close> {
+        self.stream.set_nodelay(true)?;
+        match self.serve().await {
+            Ok(()) => self.settle_and_send().await,
+            Err(Close::Refused(refusal)) => Box::pin(self.farewell(refusal)).await,
+            Err(close) => {
+                if matches!(close, Close::Deadline) {
+                    self.broker.counters.deadlines_missed.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(close)
+            }
+        }
+    }
+
+    async fn serve(&mut self) -> Result<(), Close> {
+        let mut stopping = Box::pin(self.broker.stopping());
+        loop {
+            match poll_fn(|cx| self.poll_event(cx, stopping.as_mut())).await? {
+                Event::Stop => return Ok(()),
+                Event::Readable => match self.input.fill(&self.stream, &self.broker.buffers, self.missing)? {
+                    Filled::Data { bytes } => {
+                        self.broker.counters.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+                        self.handle_input().await?;
+                    }
+                    Filled::WouldBlock => self.park(),
+                    Filled::NoMemory => self.settling(Box::pin(tokio::time::sleep(MEMORY_PAUSE))).await?,
+                    Filled::End => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// Sends what can be sent and finds out what to do next.
+    fn poll_event(&mut self, cx: &mut Context<'_>, stopping: Pin<&mut impl Future<Output = ()>>) -> Poll<Result<Event, Close>> {
+        self.poll_replies(cx)?;
+        if stopping.poll(cx).is_ready() {
+            return Poll::Ready(Ok(Event::Stop));
+        }
+        let may_read = !self.acks.is_full() && !self.output.is_full();
+        if may_read && self.stream.poll_read_ready(cx)?.is_ready() {
+            return Poll::Ready(Ok(Event::Readable));
+        }
+        if !may_read && self.frame_since.is_some() {
+            // The client is not late while it is us who do not read.
+            self.frame_since = Some(Instant::now());
+        }
+        Poll::Pending
+    }
+
+    /// Answers what is settled, sends what the client takes, and looks at the clock.
+    fn poll_replies(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
+        // Pending or ready: in both cases everything possible is done and the task is registered.
+        let _ = self.acks.poll_answer(cx, &self.broker, &mut self.output.small);
+        if let Poll::Ready(sent) = self.output.poll_send(&self.stream, cx) {
+            sent?;
+        }
+        self.check_deadline(cx)
+    }
+
+    fn check_deadline(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
+        let Some(deadline) = self.deadline() else { return Ok(()) };
+        let deadline = tokio::time::Instant::from_std(deadline);
+        // Later deadlines leave the alarm alone: it is set anew when it goes off.
+        if deadline < self.alarm.deadline() {
+            self.alarm.as_mut().reset(deadline);
+        }
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            if deadline <= tokio::time::Instant::now() {
+                return Err(self.missed());
+            }
+            self.alarm.as_mut().reset(deadline);
+        }
+        Ok(())
+    }
+
+    /// The next moment at which the client must have done something.
+    fn deadline(&self) -> Option<Instant> {
+        let frame = Duration::from_millis(self.broker.config.frame_timeout_ms);
+        let idle = Duration::from_millis(self.broker.config.idle_timeout_ms);
+        let unsent = self.output.blocked_since().map(|since| since + frame);
+        let unfinished = self.frame_since.map(|since| since + frame);
+        let quiet = self.acks.is_empty().then_some(self.last_request + idle);
+        [unsent, unfinished, quiet].into_iter().flatten().min()
+    }
+
+    #[cold]
+    fn missed(&self) -> Close {
+        if self.frame_since.is_some() && self.output.blocked_since().is_none() {
+            let text = format!("the frame was not complete within {} ms", self.broker.config.frame_timeout_ms);
+            return Close::Refused(Refusal::new(ErrorCode::BadRequest, text));
+        }
+        Close::Deadline
+    }
+
+    /// Waits for something while replies go on being sent.
+    async fn settling<F: Future + Unpin>(&mut self, mut future: F) -> Result<F::Output, Close> {
+        poll_fn(|cx| {
+            self.poll_replies(cx)?;
+            Pin::new(&mut future).poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// Waits until nothing is owed any more.
+    async fn settle(&mut self) -> Result<(), Close> {
+        if self.acks.is_empty() {
+            return Ok(());
+        }
+        poll_fn(|cx| {
+            self.poll_replies(cx)?;
+            if self.acks.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Waits until everything is answered and the client has taken it.
+    async fn settle_and_send(&mut self) -> Result<(), Close> {
+        poll_fn(|cx| {
+            self.poll_replies(cx)?;
+            if self.acks.is_empty() && self.output.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Waits until there is room for more replies.
+    async fn make_room(&mut self) -> Result<(), Close> {
+        if !self.acks.is_full() && !self.output.is_full() {
+            return Ok(());
+        }
+        poll_fn(|cx| {
+            self.poll_replies(cx)?;
+            if self.acks.is_full() || self.output.is_full() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        })
+        .await
+    }
+
+    /// Gives memory back before a wait for the client.
+    fn park(&mut self) {
+        self.input.park();
+        self.output.park();
+        self.writes.park();
+    }
+
+    async fn handle_input(&mut self) -> Result<(), Close> {
+        // Taken out, so that requests can borrow from it while the rest changes.
+        let mut input = std::mem::take(&mut self.input);
+        let handled = self.handle_frames(&mut input).await;
+        self.input = input;
+        let frames = handled?;
+        if self.input.bytes().is_empty() {
+            self.frame_since = None;
+        } else if frames || self.frame_since.is_none() {
+            self.frame_since = Some(Instant::now());
+        }
+        if frames {
+            self.last_request = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Handles every whole frame; says whether there was one.
+    async fn handle_frames(&mut self, input: &mut Input) -> Result<bool, Close> {
+        let mut any = false;
+        loop {
+            let bytes = input.bytes();
+            let (consumed, next) = self.collect_writes(bytes);
+            any |= consumed > 0;
+            if !self.writes.is_empty() {
+                self.store_writes(bytes).await?;
+            }
+            match next {
+                Next::Incomplete { missing } => {
+                    self.missing = missing;
+                    input.consume(consumed);
+                    return Ok(any);
+                }
+                Next::Request(request) => self.handle_request(request).await?,
+                Next::BadRequest(refusal) => self.acks.push_refusal(refusal),
+                Next::BadFrame(refusal) => return Err(Close::Refused(refusal)),
+            }
+            input.consume(consumed);
+            self.make_room().await?;
+        }
+    }
+
+    /// Takes the `PUT`s at the front, up to the first other request.
+    fn collect_writes<'a>(&mut self, bytes: &'a [u8]) -> (usize, Next<'a>) {
+        let mut frames = Frames::new(bytes, self.broker.config.max_frame_bytes);
+        while let Some(frame) = frames.next() {
+            let body = match frame {
+                Ok(body) => body,
+                Err(error) => return (frames.consumed(), Next::BadFrame(bad_frame(&error))),
+            };
+            match Request::parse(body) {
+                Ok(Request::Put { topic, payload }) => {
+                    // The payload is the end of the frame.
+                    let end = frames.consumed();
+                    self.writes.add(&self.broker.topics, topic, end - payload.len()..end);
+                }
+                Ok(request) => return (frames.consumed(), Next::Request(request)),
+                Err(error) => {
+                    let refusal = Refusal::new(ErrorCode::BadRequest, error.to_string());
+                    return (frames.consumed(), Next::BadRequest(refusal));
+                }
+            }
+        }
+        (frames.consumed(), Next::Incomplete { missing: frames.missing() })
+    }
+
+    /// Appends the collected `PUT`s, topic by topic.
+    async fn store_writes(&mut self, bytes: &[u8]) -> Result<(), Close> {
+        let records = self.writes.len();
+        let slices = self.writes.slices(bytes);
+        let mut batch = self.acks.puts(records);
+        for group in 0..self.writes.groups() {
+            self.store_group(group, &slices[self.writes.range(group)], &mut batch).await?;
+        }
+        if self.writes.groups() > 1 || batch.is_split() {
+            batch.set_order(self.writes.order(), self.writes.counts());
+        }
+        self.acks.push(batch);
+        self.writes.finish(slices);
+        self.broker.counters.records_in.fetch_add(records, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn store_group(&mut self, group: usize, records: &[&[u8]], batch: &mut Batch) -> Result<(), Close> {
+        let mut rest = records;
+        while !rest.is_empty() {
+            let topic = match self.writes.topic(group) {
+                Ok(topic) => Arc::clone(topic),
+                Err(name) => {
+                    let created = Box::pin(auto_create(&self.broker, name)).await;
+                    if let Err(refusal) = created {
+                        batch.refused(rest.len() as u32, refusal);
+                        return Ok(());
+                    }
+                    self.writes.look_up_again(&self.broker.topics, group);
+                    continue;
+                }
+            };
+            match try_append(&self.broker, &topic, rest, Take::UpToLimit) {
+                Ok(accepted) => {
+                    rest = &rest[accepted.count as usize..];
+                    batch.accepted(&topic, accepted);
+                }
+                Err(Blocked::Deleted) => self.writes.look_up_again(&self.broker.topics, group),
+                Err(blocked) => {
+                    if let Err(refusal) = self.unblock(&topic, blocked).await? {
+                        batch.refused(rest.len() as u32, refusal);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until an append may be tried again.
+    #[cold]
+    async fn unblock(&mut self, topic: &Arc<Topic>, blocked: Blocked) -> Result<Result<(), Refusal>, Close> {
+        match blocked {
+            Blocked::Pool => {
+                let store = self.broker.store.clone();
+                self.settling(Box::pin(async move { store.pool_available().await })).await?;
+                Ok(Ok(()))
+            }
+            Blocked::RollingOver => {
+                let limit = Duration::from_millis(self.broker.config.write_wait_ms);
+                let waited = self.settling(Box::pin(tokio::time::timeout(limit, topic.wait_writable()))).await?;
+                Ok(waited.map_err(|_| rollover::too_slow()))
+            }
+            Blocked::Deleted => Ok(Err(Refusal::unknown_topic(&topic.name))),
+            Blocked::Refused(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    async fn handle_request(&mut self, request: Request<'_>) -> Result<(), Close> {
+        match request {
+            Request::Ping => {
+                self.acks.push_ok();
+                Ok(())
+            }
+            Request::Append { topic, records } => Box::pin(self.append(topic, records)).await,
+            _ => self.barrier(request).await,
+        }
+    }
+
+    /// `APPEND`: one batch, all or none.
+    async fn append(&mut self, name: &str, records: Records<'_>) -> Result<(), Close> {
+        let slices: Vec<&[u8]> = records.iter().collect();
+        loop {
+            let Some(topic) = self.broker.topics.get(name) else {
+                match auto_create(&self.broker, name).await {
+                    Ok(()) => continue,
+                    Err(refusal) => {
+                        self.acks.push_refusal(refusal);
+                        return Ok(());
+                    }
+                }
+            };
+            match try_append(&self.broker, &topic, &slices, Take::AllOrNone) {
+                Ok(accepted) => {
+                    self.broker.counters.records_in.fetch_add(accepted.count, Ordering::Relaxed);
+                    self.acks.push_append(&topic, accepted);
+                    return Ok(());
+                }
+                Err(blocked) => {
+                    if let Err(refusal) = self.unblock(&topic, blocked).await? {
+                        self.acks.push_refusal(refusal);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Any other verb: after everything before it, and before everything after it.
+    async fn barrier(&mut self, request: Request<'_>) -> Result<(), Close> {
+        self.settle().await?;
+        if let Request::Get { topic, group } = request
+            && let Some(record) = self.broker.try_get(topic, group)
+        {
+            reply::put_payload(&mut self.output.small, &record);
+            return Ok(());
+        }
+        Box::pin(self.execute(request)).await
+    }
+
+    async fn execute(&mut self, request: Request<'_>) -> Result<(), Close> {
+        let _reservation = match self.reserve(&request) {
+            Ok(reservation) => reservation,
+            Err(refusal) => {
+                self.acks.push_refusal(refusal);
+                return Ok(());
+            }
+        };
+        let broker = Arc::clone(&self.broker);
+        let answer = self.settling(Box::pin(broker.execute(request))).await?;
+        self.last_request = Instant::now();
+        self.put_answer(answer);
+        if self.output.is_full() {
+            self.settle_and_send().await?;
+        }
+        Ok(())
+    }
+
+    /// The reply to a `FETCH` counts in the budget until it is sent.
+    fn reserve(&self, request: &Request<'_>) -> Result<Option<Reservation>, Refusal> {
+        let Request::Fetch { max_bytes, .. } = request else { return Ok(None) };
+        let bytes = max_bytes.unwrap_or(DEFAULT_FETCH_BYTES) as usize;
+        let reservation = self.broker.buffers.try_reserve(bytes.min(self.broker.config.max_frame_bytes));
+        match reservation {
+            Some(reservation) => Ok(Some(reservation)),
+            None => Err(Refusal::new(ErrorCode::Overloaded, "too many replies are waiting to be taken")),
+        }
+    }
+
+    fn put_answer(&mut self, answer: Result<Answer, Refusal>) {
+        let out = &mut self.output.small;
+        match answer {
+            Ok(Answer::Ok) => reply::put_ok(out),
+            Ok(Answer::Empty) => reply::put_empty(out),
+            Ok(Answer::Payload(record)) => reply::put_payload(out, &record),
+            Ok(Answer::Json(json)) => reply::put_json(out, &json),
+            Ok(Answer::Fetched(read)) => {
+                reply::put_fetched_head(out, read.next_offset, read.count, read.bytes());
+                self.output.push_records(read.chunks);
+            }
+            Err(refusal) => reply::put_err(out, refusal.code, &refusal.text),
+        }
+    }
+
+    /// Tells the client why, after all replies it is owed, and lets it read that: closing a socket
+    /// with unread data in it would take the last replies away from the client.
+    async fn farewell(&mut self, refusal: Refusal) -> Result<(), Close> {
+        self.frame_since = None;
+        self.last_request = Instant::now();
+        self.acks.push_refusal(refusal);
+        self.settle_and_send().await?;
+        tokio::io::AsyncWriteExt::shutdown(&mut self.stream).await?;
+        let mut scratch = vec![0; 4096];
+        let read_out = async {
+            while tokio::io::AsyncReadExt::read(&mut self.stream, &mut scratch).await.is_ok_and(|bytes| bytes > 0) {}
+        };
+        // Whether it left by itself or had to be cut off makes no difference.
+        let _ = tokio::time::timeout(FAREWELL_TIME, read_out).await;
+        Ok(())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.broker.counters.bytes_out.fetch_add(self.output.take_sent(), Ordering::Relaxed);
+    }
+}
+
+/// With `--auto-create` a write makes its topic, with the defaults.
+async fn auto_create(broker: &Broker, name: &str) -> Result<(), Refusal> {
+    if !broker.config.auto_create {
+        return Err(Refusal::unknown_topic(name));
+    }
+    topics::register(broker, name, TopicSettings::default()).await
+}
+
+fn bad_frame(error: &FrameError) -> Refusal {
+    let code = match error {
+        FrameError::Empty => ErrorCode::BadRequest,
+        FrameError::TooLarge { .. } => ErrorCode::FrameTooLarge,
+    };
+    Refusal::new(code, error.to_string())
+}

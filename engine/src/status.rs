@@ -1,0 +1,179 @@
+//! What `STATE`, `METRICS` and `TOPICS` show, as JSON.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use crate::broker::Broker;
+use crate::error::Refusal;
+use crate::log::topic::{Topic, Writing};
+use crate::metadata::state::{Phase, TopicInfo};
+
+/// What the broker counts. Hot paths add once a read, never once a record.
+#[derive(Debug)]
+pub struct Counters {
+    /// When the process started to serve.
+    pub started: Instant,
+    /// Connections open now.
+    pub connections: AtomicUsize,
+    /// Connections that were turned away.
+    pub connections_refused: AtomicU64,
+    /// Records taken by `PUT` and `APPEND`.
+    pub records_in: AtomicU64,
+    /// Bytes read from connections.
+    pub bytes_in: AtomicU64,
+    /// Bytes written to connections.
+    pub bytes_out: AtomicU64,
+    /// Connections closed for a deadline that they missed.
+    pub deadlines_missed: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters {
+            started: Instant::now(),
+            connections: AtomicUsize::new(0),
+            connections_refused: AtomicU64::new(0),
+            records_in: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            deadlines_missed: AtomicU64::new(0),
+        }
+    }
+}
+
+/// `STATE`: first the fields that the original has, then ours.
+pub fn topic_state(broker: &Broker, name: &str) -> Result<Vec<u8>, Refusal> {
+    let topic = broker.topic(name)?;
+    let value = broker.metadata.view(|state| state.topics.get(name).map(|info| describe(&topic, info)));
+    value.map(|value| value.to_string().into_bytes()).ok_or_else(|| Refusal::unknown_topic(name))
+}
+
+fn describe(topic: &Topic, info: &TopicInfo) -> Value {
+    let last = info.last();
+    let mut sealed = Map::new();
+    let mut leaders = Map::new();
+    let mut possible_loss = Vec::new();
+    let mut bytes = topic.chain().last().segment.size_bytes();
+    for segment in &info.segments {
+        leaders.insert(segment.number.to_string(), segment.leader.into());
+        if let Phase::Sealed { count, bytes: sealed_bytes, .. } = segment.phase {
+            sealed.insert(segment.number.to_string(), count.into());
+            bytes += sealed_bytes;
+        }
+        if segment.possible_loss {
+            possible_loss.push(segment.number);
+        }
+    }
+    let chain = topic.chain();
+    let cursors: Map<String, Value> = info.cursors.iter().map(|(group, cursor)| (group.clone(), cursor.offset.into())).collect();
+    json!({
+        "current_segment": last.number,
+        "leader_node": last.leader,
+        "last_sealed_entry_offset": last.base_offset,
+        "sealed_segments": sealed,
+        "segment_leaders": leaders,
+        "topic": &*topic.name,
+        "topic_id": info.id,
+        "epoch": last.epoch,
+        "phase": phase(&last.phase, &chain.writing),
+        "replicas": last.replicas.iter().map(|replica| replica.node_id).collect::<Vec<_>>(),
+        "write_quorum": last.write_quorum,
+        "first_offset": chain.first_offset(),
+        "next_offset": chain.last().end_offset(),
+        "bytes": bytes,
+        "possible_loss": possible_loss,
+        "losses": info.losses,
+        "cursors": cursors,
+        "settings": info.config,
+    })
+}
+
+fn phase(phase: &Phase, writing: &Writing) -> Value {
+    match (phase, writing) {
+        (_, Writing::Refusing(refusal)) => json!({ "refusing": refusal.to_string() }),
+        (_, Writing::RollingOver) => "rolling-over".into(),
+        (Phase::Open, _) => "open".into(),
+        (Phase::Sealing { .. }, _) => "sealing".into(),
+        (Phase::Sealed { .. }, _) => "sealed".into(),
+    }
+}
+
+/// `TOPICS`: names, heads, tails, leaders, in order of name.
+pub fn topics(broker: &Broker) -> Vec<u8> {
+    let mut topics = broker.topics.all();
+    topics.sort_by(|a, b| a.name.cmp(&b.name));
+    let rows: Vec<Value> = topics
+        .iter()
+        .map(|topic| {
+            let chain = topic.chain();
+            json!({
+                "topic": &*topic.name,
+                "first_offset": chain.first_offset(),
+                "next_offset": chain.last().end_offset(),
+                "leader_node": broker.config.node_id,
+                "segments": chain.links.len(),
+            })
+        })
+        .collect();
+    Value::from(rows).to_string().into_bytes()
+}
+
+/// `METRICS`: the form in which openraft's metrics serialise, for a cluster of one, and ours.
+pub fn metrics(broker: &Broker) -> Vec<u8> {
+    let id = broker.config.node_id;
+    let (applied, topics, segments, losses) = broker.metadata.view(|state| {
+        let segments: usize = state.topics.values().map(|info| info.segments.len()).sum();
+        let losses: u64 = state.topics.values().map(|info| info.losses).sum();
+        (state.applied, state.topics.len(), segments, losses)
+    });
+    let leader = json!({ "term": 1, "node_id": id });
+    let log_id = json!({ "leader_id": leader, "index": applied });
+    let membership = json!({
+        "log_id": { "leader_id": leader, "index": 0 },
+        "membership": {
+            "configs": [[id]],
+            "nodes": { id.to_string(): { "addr": broker.config.peer_address() } },
+        },
+    });
+    let value = json!({
+        "running_state": { "Ok": null },
+        "id": id,
+        "current_term": 1,
+        "vote": { "leader_id": leader, "committed": true },
+        "last_log_index": applied,
+        "last_applied": log_id,
+        "snapshot": null,
+        "purged": null,
+        "state": "Leader",
+        "current_leader": id,
+        "millis_since_quorum_ack": 0,
+        "membership_config": membership,
+        "replication": { id.to_string(): log_id },
+        "walrus": ours(broker, topics, segments, losses),
+    });
+    value.to_string().into_bytes()
+}
+
+fn ours(broker: &Broker, topics: usize, segments: usize, losses: u64) -> Value {
+    let counters = &broker.counters;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "backend": broker.store.backend(),
+        "disk_id": broker.disk_id(),
+        "free_bytes": broker.store.free_bytes(),
+        "uptime_ms": counters.started.elapsed().as_millis() as u64,
+        "topics": topics,
+        "segments": segments,
+        "possible_losses": losses,
+        "connections": counters.connections.load(Ordering::Relaxed),
+        "connections_refused": count(&counters.connections_refused),
+        "connection_buffer_bytes": broker.buffers.used_bytes(),
+        "deadlines_missed": count(&counters.deadlines_missed),
+        "records_in": count(&counters.records_in),
+        "bytes_in": count(&counters.bytes_in),
+        "bytes_out": count(&counters.bytes_out),
+    })
+}
