@@ -131,7 +131,7 @@ pub(super) fn flush(segment: &Inner) -> io::Result<()> {
 
 /// Flushes the data, cuts what lies past the sealed count, then writes index and footer.
 fn seal(segment: &Inner) -> io::Result<()> {
-    segment.waiters.until_blocking(|| (!lock(&segment.state).busy).then_some(()));
+    segment.waiters.until_blocking(|| (!lock(&segment.state).in_flight).then_some(()));
     let (count, index) = {
         let state = lock(&segment.state);
         (state.sealed_count.unwrap_or(0), state.index.clone())

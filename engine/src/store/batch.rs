@@ -2,18 +2,29 @@
 
 use std::io::IoSlice;
 
-use super::format::{BATCH_HEADER_BYTES, BatchHeader, RECORD_PREFIX_BYTES};
+use super::format::{BATCH_HEADER_BYTES, BatchHeader, Crc, RECORD_PREFIX_BYTES};
 use super::pool::{CHUNK_BYTES, Chunk, Pool};
+use crate::types::Tier;
 
-/// A batch takes no more appends once it holds this much. (One append is never split, so a batch
-/// can be larger.)
-pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// A batch takes no more appends once it holds this much. One append is never split, so a batch
+/// can be larger. Measured with ten topics: 256 KiB are written while they are still in the CPU's
+/// cache (1.76 M records/s, against 1.45 M with 1 MiB); a flush costs the same for any size.
+fn batch_bytes_max(tier: Tier) -> usize {
+    match tier {
+        Tier::PageCache => 256 * 1024,
+        Tier::Synced => 1024 * 1024,
+    }
+}
 
 /// Records on their way to the disk.
 #[derive(Debug)]
 pub struct Batch {
     chunks: Vec<Chunk>,
     used: usize,
+    /// Of the records up to `checked`: chunks are summed up as they fill, while they are in the
+    /// CPU's cache.
+    crc: Crc,
+    checked: usize,
     /// Index within the segment of the first record.
     pub base_index: u64,
     /// Number of records.
@@ -23,7 +34,7 @@ pub struct Batch {
 impl Batch {
     /// An empty one. Has no memory until [`Batch::reserve`].
     pub fn new(base_index: u64) -> Self {
-        Batch { chunks: Vec::new(), used: BATCH_HEADER_BYTES, base_index, count: 0 }
+        Batch { chunks: Vec::new(), used: BATCH_HEADER_BYTES, crc: Crc::new(), checked: BATCH_HEADER_BYTES, base_index, count: 0 }
     }
 
     /// Bytes that `records` will take in a batch.
@@ -31,9 +42,9 @@ impl Batch {
         records.iter().map(|record| RECORD_PREFIX_BYTES + record.len()).sum()
     }
 
-    /// Would `bytes` more keep it within [`BATCH_BYTES_MAX`]?
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.used + bytes <= BATCH_HEADER_BYTES + BATCH_BYTES_MAX
+    /// Would `bytes` more keep it within what suits the tier?
+    pub fn has_room(&self, bytes: usize, tier: Tier) -> bool {
+        self.used + bytes <= BATCH_HEADER_BYTES + batch_bytes_max(tier)
     }
 
     /// Takes chunks for `bytes` more from the pool; false, and nothing changed, if it has none.
@@ -56,6 +67,20 @@ impl Batch {
             self.chunks[chunk][at..at + length].copy_from_slice(&bytes[..length]);
             self.used += length;
             bytes = &bytes[length..];
+            if at + length == CHUNK_BYTES {
+                self.sum_up();
+            }
+        }
+    }
+
+    /// Takes what the last chunk in use holds into the checksum. It is called as each chunk
+    /// fills, so nothing before that chunk is missing.
+    fn sum_up(&mut self) {
+        if self.checked < self.used {
+            let chunk = self.checked / CHUNK_BYTES;
+            let from = self.checked % CHUNK_BYTES;
+            self.crc.update(&self.chunks[chunk][from..from + (self.used - self.checked)]);
+            self.checked = self.used;
         }
     }
 
@@ -86,8 +111,8 @@ impl Batch {
         header.length = (self.used - BATCH_HEADER_BYTES) as u32;
         header.count = self.count;
         header.base_index = self.base_index;
-        let mut skip = BATCH_HEADER_BYTES;
-        let encoded = header.seal(self.pieces().map(|piece| &piece[std::mem::take(&mut skip)..]));
+        self.sum_up();
+        let encoded = header.seal(std::mem::take(&mut self.crc));
         self.chunks[0][..BATCH_HEADER_BYTES].copy_from_slice(&encoded);
     }
 

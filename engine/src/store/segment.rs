@@ -18,7 +18,8 @@ use super::format::DATA_START;
 use super::index::SparseIndex;
 use super::pool::{CHUNK_BYTES, lock};
 use super::waiters::{Waiters, block_on};
-use super::{Appended, ReadBatch, SegmentSpec, Shared, StoreError, Take, reader};
+use crate::types::Tier;
+use super::{Appended, ReadBatch, SegmentSpec, Shared, StoreError, Take, appender, reader};
 
 /// A handle to one segment. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,8 +45,10 @@ pub(super) struct State {
     pub(super) pending: VecDeque<Batch>,
     pub(super) pending_bytes: u64,
     pub(super) next_index: u64,
-    /// Queued for, or held by, a writer. At most one write of a segment is in flight.
-    pub(super) busy: bool,
+    /// In the queue for a writer.
+    pub(super) queued: bool,
+    /// One batch is being written; never two of a segment at once.
+    pub(super) in_flight: bool,
     /// File position after the last durable batch.
     pub(super) durable_position: u64,
     pub(super) index: SparseIndex,
@@ -106,12 +109,12 @@ impl Segment {
             Take::UpToLimit => &records[..records.len().min(usize::try_from(room).unwrap_or(usize::MAX))],
         };
         let first_index = state.next_index;
-        state.copy_in(records, &inner.shared)?;
+        state.copy_in(records, inner.spec.tier, &inner.shared)?;
         let file_bytes = state.durable_position.max(DATA_START) + state.pending_bytes;
         let full = state.next_index >= inner.spec.segment_entries || file_bytes >= inner.spec.segment_bytes;
         state.closed = full;
-        let wake_writer = !state.busy && !state.pending.is_empty();
-        state.busy |= wake_writer;
+        let wake_writer = state.wants_writer();
+        state.queued |= wake_writer;
         drop(state);
         if wake_writer {
             inner.shared.queue.push(Arc::clone(inner));
@@ -119,13 +122,17 @@ impl Segment {
         Ok(Appended { first_index, count: records.len() as u64, full })
     }
 
-    /// As [`Segment::try_append`], blocking while the pool is empty.
+    /// As [`Segment::try_append`], blocking while the pool is empty; may also write a batch that
+    /// has grown faster than the store's threads could take it.
     pub fn append_blocking(&self, records: &[&[u8]], take: Take) -> Result<Appended, StoreError> {
         let pool = &self.inner.shared.pool;
         loop {
             match self.try_append(records, take) {
                 Err(StoreError::PoolEmpty) => pool.waiters().until_blocking(|| pool.has_space().then_some(())),
-                outcome => return outcome,
+                outcome => {
+                    appender::help(&self.inner);
+                    return outcome;
+                }
             }
         }
     }
@@ -216,8 +223,13 @@ impl Segment {
 }
 
 impl State {
+    /// Is there something to write, and nobody on the way to do it?
+    pub(super) fn wants_writer(&self) -> bool {
+        !self.pending.is_empty() && !self.queued && !self.in_flight
+    }
+
     /// Copies `records` into the last pending batch or a new one.
-    fn copy_in(&mut self, records: &[&[u8]], shared: &Shared) -> Result<(), StoreError> {
+    fn copy_in(&mut self, records: &[&[u8]], tier: Tier, shared: &Shared) -> Result<(), StoreError> {
         if records.is_empty() {
             return Ok(());
         }
@@ -225,7 +237,7 @@ impl State {
         if bytes.div_ceil(CHUNK_BYTES) >= shared.pool.max_request() {
             return Err(StoreError::TooLarge { bytes, limit: shared.pool.max_request() * CHUNK_BYTES });
         }
-        let fits = self.pending.back().is_some_and(|batch| batch.has_room(bytes));
+        let fits = self.pending.back().is_some_and(|batch| batch.has_room(bytes, tier));
         let mut fresh = (!fits).then(|| Batch::new(self.next_index));
         let batch = match &mut fresh {
             Some(batch) => batch,
@@ -252,15 +264,16 @@ impl Inner {
     }
 
     /// A write of the batch that ends at `end_index` is durable: moves the watermark, wakes the
-    /// waiters once. Returns whether more is pending (the segment then stays busy).
+    /// waiters once. Returns whether the segment must be queued again.
     pub(super) fn advance(&self, batch_bytes: u64, base_index: u64, end_index: u64) -> bool {
         let mut state = lock(&self.state);
         let position = state.durable_position;
         state.index.note(base_index, position);
         state.durable_position = position + batch_bytes;
         state.pending_bytes -= batch_bytes;
-        state.busy = !state.pending.is_empty();
-        let more = state.busy;
+        state.in_flight = false;
+        let more = state.wants_writer();
+        state.queued |= more;
         self.watermark.store(end_index, Ordering::Release);
         drop(state);
         self.waiters.wake_all();
@@ -279,7 +292,7 @@ impl Inner {
         state.failure.get_or_insert(failure);
         state.next_index = self.watermark();
         state.pending_bytes = 0;
-        state.busy = false;
+        state.in_flight = false;
         let dropped = std::mem::take(&mut state.pending);
         drop(state);
         for batch in dropped {
