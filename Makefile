@@ -1,0 +1,75 @@
+# Walrus. `make help` lists what there is.
+
+# Build outputs. Set TARGET (or CARGO_TARGET_DIR) to keep them elsewhere, in a cache for instance.
+TARGET ?= $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+# RocksDB and the harness are built for this CPU, in a folder of their own.
+NATIVE := $(TARGET)/native-$(shell sh scripts/cpu-tag.sh)
+
+# What to compare, how thoroughly, where: make bench-all SYSTEMS=walrus,kafka PROFILE=smoke BENCH_DIR=/mnt/data
+SYSTEMS ?=
+PROFILE ?= quick
+BENCH_DIR ?=
+OUT ?=
+
+# Only what the chosen systems need is compiled: RocksDB alone takes many minutes.
+comma := ,
+chosen = $(if $(SYSTEMS),$(findstring $(comma)$(1),$(comma)$(SYSTEMS)),yes)
+FEATURES := $(strip $(if $(call chosen,kafka),kafka) $(if $(call chosen,rocksdb),rocksdb))
+
+PLAIN  = CARGO_TARGET_DIR=$(TARGET) cargo
+TUNED  = RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$(NATIVE) cargo
+HARNESS = $(NATIVE)/release/harness
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test test-drivers bench-all bench-tune bench-micro harness lint clean tlc tlc-small tlc-deep tlc-mutants
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+setup: ## install what the benchmark needs beside Rust (or print the command to type)
+	@SYSTEMS=$(or $(SYSTEMS),all) scripts/setup.sh
+
+build: ## the server and its command line client, in target/release (needs only Rust)
+	$(PLAIN) build --release
+
+test: ## all tests of the engine, the clients in docs/clients and, where Java is, the specification
+	$(PLAIN) test
+	@python3 scripts/tlc.py small --skip-without-java
+
+test-drivers: setup ## tests of the drivers and the harness, with a real Kafka and a real RocksDB
+	$(TUNED) test --release -p walrus-drivers --features kafka,rocksdb
+	$(TUNED) test --release -p walrus-harness
+
+bench-all: setup harness ## measure, verify and chart everything: results/latest/index.html
+	$(HARNESS) run --profile $(PROFILE) --yes $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(BENCH_DIR),--bench-dir $(BENCH_DIR)) $(if $(OUT),--out $(OUT))
+
+bench-tune: setup harness ## search the best settings of every system on this machine
+	$(HARNESS) tune --yes $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(BENCH_DIR),--bench-dir $(BENCH_DIR))
+
+# The broker that is measured is the one that `make build` makes.
+harness: build
+	$(TUNED) build --release -p walrus-harness --no-default-features $(if $(FEATURES),--features "$(FEATURES)")
+	@cp $(TARGET)/release/walrus $(NATIVE)/release/walrus
+
+bench-micro: ## micro-benchmarks of the engine's parts
+	$(PLAIN) bench -p walrus-engine
+
+lint: ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	$(TUNED) clippy --release --workspace --all-targets -- -D warnings
+
+tlc: ## check the TLA+ specification, all configurations
+	python3 scripts/tlc.py run
+
+tlc-small: ## the small configuration, within a minute
+	python3 scripts/tlc.py small
+
+tlc-deep: ## larger bounds, by simulation
+	python3 scripts/tlc.py deep
+
+tlc-mutants: ## weaken the specification line by line: each must be noticed
+	python3 scripts/tlc.py mutants
+
+clean: ## remove build outputs and results (results/reference stays)
+	$(PLAIN) clean
+	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
