@@ -26,6 +26,7 @@ The jar is TLA2TOOLS_JAR if that is set; else it comes out of the Python package
 import argparse
 import dataclasses
 import datetime
+import hashlib
 import os
 import pathlib
 import re
@@ -42,6 +43,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TLA = ROOT / "tla"
 RESULTS = TLA / "RESULTS.md"
 MUTANT_SECONDS = 180
+RESULTS_HEAD = """# What TLC found
+
+Written by `scripts/tlc.py`; do not edit. `inputs` is a fingerprint of the specification and the configuration that were
+measured; a row whose inputs have changed since is dropped.
+"""
 PROPERTY_SECTIONS = {"INVARIANT": "INVARIANT", "INVARIANTS": "INVARIANT", "PROPERTY": "PROPERTY", "PROPERTIES": "PROPERTY"}
 SECTIONS = {*PROPERTY_SECTIONS, "CONSTANT", "CONSTANTS", "SPECIFICATION", "INIT", "NEXT", "SYMMETRY", "VIEW",
             "CONSTRAINT", "CONSTRAINTS", "ACTION_CONSTRAINT", "ACTION_CONSTRAINTS"}
@@ -387,10 +393,12 @@ def differences(name, old, new):
     if old == new:
         return []
     if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
-        found = []
+        found, owner = [], [d["by"]["node"] for d in (old, new) if isinstance(d.get("by"), dict) and "node" in d["by"]]
         for key in old:
-            found += [([key, *keys], text) for keys, text in differences(f"{name}[{say(key)}]", old[key], new[key])]
+            found += [([key, *owner, *keys], text) for keys, text in differences(f"{name}[{say(key)}]", old[key], new[key])]
         return found
+    if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        return [change for at, pair in enumerate(zip(old, new), 1) for change in differences(f"{name}[{at}]", *pair)]
     if isinstance(old, frozenset) and isinstance(new, frozenset):
         parts = [f"+{say(item)}" for item in sorted(new - old, key=str)] + [f"-{say(item)}" for item in sorted(old - new, key=str)]
         return [([], f"{name} {' '.join(parts)}")]
@@ -458,26 +466,34 @@ def check_config(config, options, limit=None, simulate=False):
     return good, outcome
 
 
+def exact_or_part(part, name):
+    """`=NAME` asks for that one thing, anything else for all that have it in their names."""
+    return part[1:] == name if part.startswith("=") else part in name
+
+
 def selected(things, options, name=lambda thing: thing.name):
-    return [thing for thing in things if not options.only or any(part in name(thing) for part in options.only)]
+    return [thing for thing in things if not options.only or any(exact_or_part(part, name(thing)) for part in options.only)]
+
+
+def total_of(rows):
+    return ("all", "", *(f"{sum(number(str(row[i])) for row in rows):,}" for i in (2, 3)), "",
+            f"{sum(number(str(row[5])) for row in rows)}", "", "")
 
 
 def command_run(options):
     configs = load_configs()
-    chosen = selected([c for c in configs.values() if c.kind != "deep"], options)
-    results = [(config, *check_config(config, options)) for config in chosen]
-    rows = [(c.name, c.kind, f"{o.generated:,}", f"{o.distinct:,}", o.depth, f"{o.seconds:.0f}", "passes" if good else "FAILS")
-            for c, good, o in results]
-    total = [o for _, _, o in results]
-    rows.append(("all", "", f"{sum(o.generated for o in total):,}", f"{sum(o.distinct for o in total):,}", "",
-                 f"{sum(o.seconds for o in total):.0f}", ""))
-    head = ("configuration", "kind", "states generated", "distinct", "depth", "seconds", "result")
+    everything = [c for c in configs.values() if c.kind != "deep"]
+    inputs = config_inputs(everything)
+    results = [(config, *check_config(config, options)) for config in selected(everything, options)]
+    rows = [(c.name, c.kind, f"{o.generated:,}", f"{o.distinct:,}", o.depth, f"{o.seconds:.0f}", "passes" if good else "FAILS",
+             inputs[c.name]) for c, good, o in results]
+    head = ("configuration", "kind", "states generated", "distinct", "depth", "seconds", "result", "inputs")
     print()
-    print_table(head, rows)
-    if not options.only:
-        whys = "\n".join(f"- `{c.name}` ({', '.join(c.properties())}): {c.why}" for c, _, _ in results)
-        write_section("run", f"## Every configuration (`make tlc`, {options.workers} workers)\n\n{markdown(head, rows)}\n\n"
-                             f"What each checks, and why its bounds are enough:\n\n{whys}\n")
+    print_table(head, [*rows, total_of(rows)])
+    table = merged("run", head, rows, inputs)
+    whys = "\n".join(f"- `{c.name}` ({', '.join(c.properties())}): {c.why}" for c in everything)
+    write_section("run", f"## Every configuration (`make tlc`)\n\n{markdown(head, [*table, total_of(table)])}\n\n"
+                         f"What each checks, and why its bounds are enough:\n\n{whys}\n")
     return command_reach(options) and all(good for _, good, _ in results)
 
 
@@ -494,15 +510,18 @@ def command_small(options):
 
 
 def command_deep(options):
-    chosen = selected([c for c in load_configs().values() if c.kind == "deep"], options)
+    everything = [c for c in load_configs().values() if c.kind == "deep"]
+    inputs = config_inputs(everything)
+    chosen = selected(everything, options)
     each = max(1, options.minutes * 60 / max(1, len(chosen)))
     results = [(c, *check_config(c, options, limit=each, simulate=True)) for c in chosen]
-    head = ("configuration", "states visited", "seconds", "result")
-    rows = [(c.name, f"{o.generated:,}", f"{o.seconds:.0f}", "nothing found" if good else "FAILS") for c, good, o in results]
+    head = ("configuration", "states visited", "seconds", "result", "inputs")
+    rows = [(c.name, f"{o.generated:,}", f"{o.seconds:.0f}", "nothing found" if good else "FAILS", inputs[c.name])
+            for c, good, o in results]
     print()
     print_table(head, rows)
-    if not options.only:
-        write_section("deep", f"## Random walks through larger bounds (`make tlc-deep`)\n\n{markdown(head, rows)}\n")
+    table = merged("deep", head, rows, inputs)
+    write_section("deep", f"## Random walks through larger bounds (`make tlc-deep`)\n\n{markdown(head, table)}\n")
     return bool(results) and all(good for _, good, _ in results)
 
 
@@ -518,27 +537,32 @@ def must_break(table, property_name, kind, config, options, change=None):
 
 def command_reach(options):
     configs, rows, good = load_configs(), [], True
-    for table in selected(load_tables("reach", ("spec", "config", "property", "shows")), options, lambda t: t["name"]):
+    tables = load_tables("reach", ("spec", "config", "property", "shows"))
+    inputs = table_inputs(tables, configs, "property")
+    for table in selected(tables, options, lambda t: t["name"]):
         kind = table.get("kind", "invariant").upper()
         reached, outcome = must_break(table, table["property"], kind, config_of(table, configs), options)
         good &= reached
         rows.append((table["name"], table["spec"], table["property"], len(outcome.trace) if reached else "",
-                     f"{outcome.seconds:.0f}", table["shows"] if reached else "NOT REACHED: " + table["shows"]))
+                     f"{outcome.seconds:.0f}", table["shows"] if reached else "NOT REACHED: " + table["shows"],
+                     inputs[table["name"]]))
         if reached and options.traces:
             print_trace(outcome.trace)
-    head = ("reached", "spec", "false property", "steps", "seconds", "what is really explored")
+    head = ("reached", "spec", "false property", "steps", "seconds", "what is really explored", "inputs")
     print()
     print_table(head, rows)
-    if not options.only:
-        write_section("reach", f"## What is really explored\n\nEach of these properties is false on purpose; TLC has to "
-                               f"find a run that violates it.\n\n{markdown(head, rows)}\n")
+    table = merged("reach", head, rows, inputs)
+    write_section("reach", f"## What is really explored\n\nEach of these properties is false on purpose; TLC has to "
+                           f"find a run that violates it.\n\n{markdown(head, table)}\n")
     return good
 
 
 def command_mutants(options):
     configs, rows, good = load_configs(), [], True
     keys = ("spec", "config", "find", "replace", "breaks", "story")
-    for table in selected(load_tables("mutants", keys), options, lambda t: t["name"]):
+    tables = load_tables("mutants", keys)
+    inputs = table_inputs(tables, configs, "find", "replace", "breaks")
+    for table in selected(tables, options, lambda t: t["name"]):
         config = config_of(table, configs)
         kind = config.properties().get(table["breaks"])
         if kind is None:
@@ -550,12 +574,13 @@ def command_mutants(options):
             print(f"  {table['story']}", flush=True)
             if options.traces:
                 print_trace(outcome.trace)
-        rows.append((table["name"], table["spec"], table["breaks"] if caught else "SURVIVES", len(outcome.trace) if caught else "",
-                     f"{outcome.seconds:.0f}", table["story"]))
-    head = ("mutant", "spec", "broken", "steps", "seconds", "the shortest run to harm")
-    print(f"\n{sum(row[2] != 'SURVIVES' for row in rows)} of {len(rows)} mutants caught")
-    if not options.only:
-        write_section("mutants", f"## Mutants (`make tlc-mutants`)\n\n{markdown(head, rows)}\n")
+        survives = "NOT FINISHED" if outcome.timed_out else "SURVIVES"
+        rows.append((table["name"], table["spec"], table["breaks"] if caught else survives, len(outcome.trace) if caught else "",
+                     f"{outcome.seconds:.0f}", table["story"], inputs[table["name"]]))
+    head = ("mutant", "spec", "broken", "steps", "seconds", "the shortest run to harm", "inputs")
+    print(f"\n{sum(row[3] != '' for row in rows)} of {len(rows)} mutants caught")
+    table = merged("mutants", head, rows, inputs)
+    write_section("mutants", f"## Mutants (`make tlc-mutants`)\n\n{markdown(head, table)}\n")
     return good and bool(rows)
 
 
@@ -566,12 +591,49 @@ def markdown(head, rows):
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+def section_pattern(name):
+    return re.compile(rf"<!-- {name} -->.*?<!-- end {name} -->", re.S)
+
+
+def rows_before(name, head):
+    """{first cell: row} of the table that RESULTS.md has in this section, if it has the same columns."""
+    whole = RESULTS.read_text() if RESULTS.is_file() else ""
+    section = section_pattern(name).search(whole)
+    lines = [line for line in section[0].splitlines() if line.startswith("| ")] if section else []
+    table = [tuple(cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]) for line in lines]
+    if not table or table[0] != tuple(head):
+        return {}
+    return {row[0]: row for row in table[2:]}
+
+
+def fingerprint(config, *more):
+    """Six hex digits of what a measurement depends on: specification and configuration without comments, and `more`."""
+    texts = [(TLA / f"{config.spec}.tla").read_text(), config.text]
+    code = [" ".join(strip_comments(re.sub(r"\(\*.*?\*\)", "", text, flags=re.S)).split()) for text in texts]
+    return hashlib.sha256("\0".join([*code, *more]).encode()).hexdigest()[:6]
+
+
+def merged(name, head, rows, inputs):
+    """The rows measured now, and those measured earlier whose last cell still is what `inputs` ({first cell: fingerprint})
+    says: what was measured of other specifications is dropped. In the order of `inputs`."""
+    known = rows_before(name, head) | {row[0]: tuple(map(str, row)) for row in rows}
+    return [known[key] for key, mark in inputs.items() if key in known and known[key][-1] == mark]
+
+
+def config_inputs(configs):
+    return {config.name: fingerprint(config) for config in configs}
+
+
+def table_inputs(tables, configs, *keys):
+    return {t["name"]: fingerprint(config_of(t, configs), *(t[key] for key in keys)) for t in tables}
+
+
 def write_section(name, text):
     """Replaces the part of RESULTS.md that this command owns."""
     today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
-    part = f"<!-- {name} -->\n{text}\nMeasured {today} on {os.cpu_count()} cores.\n<!-- end {name} -->"
-    whole = RESULTS.read_text() if RESULTS.is_file() else "# What TLC found\n\nWritten by `scripts/tlc.py`; do not edit.\n"
-    pattern = re.compile(rf"<!-- {name} -->.*?<!-- end {name} -->", re.S)
+    part = f"<!-- {name} -->\n{text}\nLast changed {today}, on a machine with {os.cpu_count()} cores.\n<!-- end {name} -->"
+    whole = RESULTS.read_text() if RESULTS.is_file() else RESULTS_HEAD
+    pattern = section_pattern(name)
     whole = pattern.sub(lambda _: part, whole) if pattern.search(whole) else whole.rstrip() + f"\n\n{part}\n"
     RESULTS.write_text(whole)
 
@@ -582,7 +644,7 @@ COMMANDS = {"run": command_run, "small": command_small, "deep": command_deep, "m
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--only", action="append", metavar="PART", help="only what has this in its name; RESULTS.md stays as it is")
+    parser.add_argument("--only", action="append", metavar="PART", help="only what has this in its name, or =NAME for just one (RESULTS.md keeps the other rows)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="TLC's threads (default: one a core)")
     parser.add_argument("--heap", default="3g", help="Java's heap (default 3g)")
     parser.add_argument("--minutes", type=float, default=10, help="deep: how long, all configurations together")

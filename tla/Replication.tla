@@ -99,7 +99,7 @@ Now      == hist[Len(hist)]                       \* what the metadata says now
 Sealed   == Now.st = "Sealed"
 
 \* The committed tail (its length): what is acknowledged, and everything below the end once the segment is sealed.
-Committed     == IF Sealed THEN Now.count ELSE acked
+Committed == IF Sealed THEN Now.count ELSE acked
 
 \* The highest index that the leader's present run has given out.
 Assigned == LET mine == {m.at : m \in {x \in sent : x.run = run}}
