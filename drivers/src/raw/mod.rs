@@ -44,21 +44,31 @@ pub fn combinations(tier: Tier) -> Vec<toml::Table> {
     };
     let mut all = Vec::new();
     for buffer_bytes in [1 << 20, 256 << 10, 4 << 20, 64 << 10] {
-        for writers in [10, 2, 1] {
-            for io in ["pwrite", "io_uring"] {
-                all.extend(flushes.iter().map(|&(flush, direct)| {
-                    let mut table = toml::Table::new();
-                    table.insert("writers".into(), i64::from(writers).into());
-                    table.insert("buffer_bytes".into(), i64::from(buffer_bytes).into());
-                    table.insert("io".into(), io.into());
-                    table.insert("flush".into(), flush.into());
-                    table.insert("direct".into(), direct.into());
-                    table
-                }));
+        for &(flush, direct) in flushes {
+            for writers in [10, 2, 1] {
+                for io in ["pwrite", "io_uring"] {
+                    all.push(combination(writers, buffer_bytes, io, flush, direct));
+                }
             }
         }
     }
     all
+}
+
+fn combination(
+    writers: i64,
+    buffer_bytes: i64,
+    io: &str,
+    flush: &str,
+    direct: bool,
+) -> toml::Table {
+    let mut table = toml::Table::new();
+    table.insert("writers".into(), writers.into());
+    table.insert("buffer_bytes".into(), buffer_bytes.into());
+    table.insert("io".into(), io.into());
+    table.insert("flush".into(), flush.into());
+    table.insert("direct".into(), direct.into());
+    table
 }
 
 impl System for Raw {
