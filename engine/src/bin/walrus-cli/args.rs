@@ -21,13 +21,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 3 `get` found no record.";
 #[command(name = "walrus-cli", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Args {
     /// Any node of the cluster.
-    #[arg(
-        long,
-        global = true,
-        env = "WALRUS_ADDR",
-        default_value = "127.0.0.1:9091",
-        value_name = "HOST:PORT"
-    )]
+    #[arg(long, global = true, env = "WALRUS_ADDR", default_value = "127.0.0.1:9091", value_name = "HOST:PORT")]
     addr: String,
     /// Longest wait for a reply, in milliseconds.
     #[arg(long, global = true, default_value_t = 30_000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
@@ -50,10 +44,7 @@ impl Args {
         let request_timeout = Duration::from_millis(self.timeout_ms);
         let mut config = ClientConfig::new(self.addr.clone());
         config.connect_timeout = config.connect_timeout.min(request_timeout);
-        ClientConfig {
-            request_timeout,
-            ..config
-        }
+        ClientConfig { request_timeout, ..config }
     }
 }
 
@@ -70,12 +61,7 @@ pub(crate) enum ColorChoice {
 
 /// A line of the shell, which has the same commands.
 #[derive(Debug, Parser)]
-#[command(
-    name = "",
-    no_binary_name = true,
-    disable_help_subcommand = true,
-    disable_version_flag = true
-)]
+#[command(name = "", no_binary_name = true, disable_help_subcommand = true, disable_version_flag = true)]
 pub(crate) struct ShellLine {
     #[command(subcommand)]
     pub(crate) command: Command,

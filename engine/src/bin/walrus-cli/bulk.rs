@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use walrus_engine::client::{ClientConfig, ClientError, Outcome, Pipeline, PipelineConfig};
 use walrus_engine::protocol::ErrorCode;
 
-use crate::output::thousands;
+use crate::output::{per_second, thousands};
 
 /// One read of stdin takes this much at most; all its records are sent before the next.
 const READ_BYTES: usize = 1 << 20;
@@ -38,9 +38,7 @@ pub(crate) enum BulkError {
         source: ClientError,
     },
     /// The broker refused a line.
-    #[error(
-        "line {line}: {code}: {text} ({stored} lines were stored; nothing after this read was sent)"
-    )]
+    #[error("line {line}: {code}: {text} ({stored} lines were stored; nothing after this read was sent)")]
     Refused {
         /// Number of the (first) line, from 1.
         line: u64,
@@ -70,12 +68,7 @@ impl BulkError {
 ///
 /// Everything that a read brought is sent and acknowledged before the next read: a slow pipe has
 /// its lines stored as they come, and a fast one still fills the pipeline.
-pub(crate) fn send_lines(
-    config: &ClientConfig,
-    verb: Verb,
-    topic: &str,
-    input: impl Read,
-) -> Result<u64, BulkError> {
+pub(crate) fn send_lines(config: &ClientConfig, verb: Verb, topic: &str, input: impl Read) -> Result<u64, BulkError> {
     let mut sending = Sending::start(config, verb, topic)?;
     let mut input = BufReader::with_capacity(READ_BYTES, input);
     let mut cut_line = Vec::new();
@@ -165,9 +158,7 @@ impl<'a> Sending<'a> {
             return Ok(());
         }
         let starts = std::iter::once(&0).chain(&self.batch_ends);
-        let records = starts
-            .zip(&self.batch_ends)
-            .map(|(&start, &end)| &self.batch[start..end]);
+        let records = starts.zip(&self.batch_ends).map(|(&start, &end)| &self.batch[start..end]);
         let pushed = self.pipeline.push_append(self.topic, records);
         self.request_lines.push_back(self.batch_ends.len() as u64);
         self.batch.clear();
@@ -181,14 +172,7 @@ impl<'a> Sending<'a> {
         let flushed = self.pipeline.flush();
         self.check(flushed)?;
         while self.pipeline.in_flight() > 0 {
-            let Sending {
-                pipeline,
-                request_lines,
-                answered,
-                stored,
-                refusal,
-                ..
-            } = self;
+            let Sending { pipeline, request_lines, answered, stored, refusal, .. } = self;
             let mut lines_of = |requests: u64| match request_lines.len() {
                 0 => requests,
                 _ => request_lines.drain(..requests as usize).sum(),
@@ -205,14 +189,8 @@ impl<'a> Sending<'a> {
                 }
             });
             if self.check(received)? == 0 {
-                let source = ClientError::TimedOut {
-                    addr: self.addr.clone(),
-                    after: self.timeout,
-                };
-                return Err(BulkError::Client {
-                    stored: self.stored,
-                    source,
-                });
+                let source = ClientError::TimedOut { addr: self.addr.clone(), after: self.timeout };
+                return Err(BulkError::Client { stored: self.stored, source });
             }
             self.progress.show(self.stored);
         }
@@ -220,12 +198,7 @@ impl<'a> Sending<'a> {
             None => Ok(()),
             Some((line, code, text)) => {
                 self.progress.clear();
-                Err(BulkError::Refused {
-                    line,
-                    code,
-                    text,
-                    stored: self.stored,
-                })
+                Err(BulkError::Refused { line, code, text, stored: self.stored })
             }
         }
     }
@@ -233,10 +206,7 @@ impl<'a> Sending<'a> {
     fn check<T>(&mut self, result: Result<T, ClientError>) -> Result<T, BulkError> {
         result.map_err(|source| {
             self.progress.clear();
-            BulkError::Client {
-                stored: self.stored,
-                source,
-            }
+            BulkError::Client { stored: self.stored, source }
         })
     }
 }
@@ -252,32 +222,19 @@ impl Progress {
     fn new() -> Self {
         // Progress would overwrite what is being typed.
         let enabled = io::stderr().is_terminal() && !io::stdin().is_terminal();
-        Progress {
-            started: Instant::now(),
-            shown: None,
-            enabled,
-        }
+        Progress { started: Instant::now(), shown: None, enabled }
     }
 
     fn show(&mut self, stored: u64) {
         let now = Instant::now();
-        let due = self
-            .shown
-            .map_or(self.started + Duration::from_secs(1), |at| {
-                at + Duration::from_millis(200)
-            });
+        let due = self.shown.map_or(self.started + Duration::from_secs(1), |at| at + Duration::from_millis(200));
         if !self.enabled || now < due {
             return;
         }
         self.shown = Some(now);
-        let rate = stored as f64 / (now - self.started).as_secs_f64();
+        let rate = per_second(stored, now - self.started);
         // A progress line that cannot be written is no reason to stop.
-        let _ = write!(
-            io::stderr(),
-            "\r\x1b[K{} records, {}/s",
-            thousands(stored),
-            thousands(rate as u64)
-        );
+        let _ = write!(io::stderr(), "\r\x1b[K{} records, {}/s", thousands(stored), thousands(rate));
         let _ = io::stderr().flush();
     }
 

@@ -12,7 +12,7 @@ use walrus_engine::protocol::{ErrorCode, SeekTo, TopicSettings};
 
 use crate::args::Command;
 use crate::bulk::{self, BulkError, Verb};
-use crate::output::{Output, paint, thousands};
+use crate::output::{Output, paint, per_second, thousands};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -78,12 +78,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(config: ClientConfig, output: Output) -> Self {
-        Session {
-            config,
-            output,
-            interrupted: Arc::default(),
-            client: None,
-        }
+        Session { config, output, interrupted: Arc::default(), client: None }
     }
 
     /// The connection, made if there is none.
@@ -99,15 +94,8 @@ impl Session {
     pub(crate) fn run(&mut self, command: &Command) -> Result<(), Failure> {
         match command {
             Command::Register { topic, settings } => self.register(topic, settings),
-            Command::Put {
-                topic,
-                file: Some(path),
-                ..
-            } => {
-                let file_error = |error| Failure::File {
-                    path: path.display().to_string(),
-                    error,
-                };
+            Command::Put { topic, file: Some(path), .. } => {
+                let file_error = |error| Failure::File { path: path.display().to_string(), error };
                 let payload = std::fs::read(path).map_err(file_error)?;
                 self.put(topic, &payload)
             }
@@ -122,16 +110,9 @@ impl Session {
                 let metrics = self.client()?.metrics()?.to_owned();
                 Ok(self.output.document(&metrics)?)
             }
-            Command::Append { topic, records } if records == &["-"] => {
-                self.bulk(Verb::Append, topic)
-            }
+            Command::Append { topic, records } if records == &["-"] => self.bulk(Verb::Append, topic),
             Command::Append { topic, records } => self.append(topic, records),
-            Command::Fetch {
-                topic,
-                offset,
-                max_records,
-                follow,
-            } => self.fetch(topic, offset, *max_records, *follow),
+            Command::Fetch { topic, offset, max_records, follow } => self.fetch(topic, offset, *max_records, *follow),
             Command::Seek { topic, group, to } => self.seek(topic, group, to),
             Command::Topics => self.topics(),
             Command::Delete { topic } => {
@@ -145,9 +126,7 @@ impl Session {
     fn register(&mut self, topic: &str, pairs: &[String]) -> Result<(), Failure> {
         let mut settings = TopicSettings::default();
         for pair in pairs {
-            settings
-                .set(pair)
-                .map_err(|error| Failure::Usage(error.to_string()))?;
+            settings.set(pair).map_err(|error| Failure::Usage(error.to_string()))?;
         }
         self.client()?.register(topic, settings)?;
         Ok(self.output.done(json!({ "topic": topic }), "")?)
@@ -172,18 +151,13 @@ impl Session {
         let appended = self.client()?.append(topic, records)?;
         let last = appended.first_offset + appended.count.saturating_sub(1);
         let fields = json!({ "topic": topic, "first_offset": appended.first_offset, "count": appended.count });
-        Ok(self.output.done(
-            fields,
-            &format!("offsets {}..={last}", appended.first_offset),
-        )?)
+        Ok(self.output.done(fields, &format!("offsets {}..={last}", appended.first_offset))?)
     }
 
     fn seek(&mut self, topic: &str, group: &str, to: &str) -> Result<(), Failure> {
         let to = parse_offset(to).ok_or_else(|| bad_offset(to))?;
         self.client()?.seek(topic, group, to)?;
-        Ok(self
-            .output
-            .done(json!({ "topic": topic, "group": group }), "")?)
+        Ok(self.output.done(json!({ "topic": topic, "group": group }), "")?)
     }
 
     fn ping(&mut self) -> Result<(), Failure> {
@@ -191,16 +165,8 @@ impl Session {
         let started = Instant::now();
         self.client()?.ping()?;
         let micros = started.elapsed().as_micros() as u64;
-        let talk = format!(
-            "{} answered in {}.{:03} ms",
-            self.config.addr,
-            micros / 1_000,
-            micros % 1_000
-        );
-        Ok(self.output.done(
-            json!({ "addr": self.config.addr, "round_trip_us": micros }),
-            &talk,
-        )?)
+        let talk = format!("{} answered in {}.{:03} ms", self.config.addr, micros / 1_000, micros % 1_000);
+        Ok(self.output.done(json!({ "addr": self.config.addr, "round_trip_us": micros }), &talk)?)
     }
 
     fn topics(&mut self) -> Result<(), Failure> {
@@ -209,9 +175,9 @@ impl Session {
             return Ok(self.output.document(&json)?);
         }
         match serde_json::from_str(&json) {
-            Ok(Value::Array(topics)) if topics.is_empty() => Ok(self
-                .output
-                .note("no topics yet; `register <topic>` makes one")?),
+            Ok(Value::Array(topics)) if topics.is_empty() => {
+                Ok(self.output.note("no topics yet; `register <topic>` makes one")?)
+            }
             Ok(Value::Array(topics)) => Ok(table(&topics, self.output.color_stdout())?),
             _ => Ok(self.output.document(&json)?),
         }
@@ -220,40 +186,21 @@ impl Session {
     fn bulk(&mut self, verb: Verb, topic: &str) -> Result<(), Failure> {
         let started = Instant::now();
         let stored = bulk::send_lines(&self.config, verb, topic, io::stdin().lock())?;
-        let seconds = started.elapsed().as_secs_f64();
-        let rate = (stored as f64 / seconds.max(0.001)) as u64;
+        let elapsed = started.elapsed();
+        let (seconds, rate) = (elapsed.as_secs_f64(), per_second(stored, elapsed));
         let plural = if stored == 1 { "" } else { "s" };
-        let talk = format!(
-            "{} record{plural} in {seconds:.1} s ({}/s)",
-            thousands(stored),
-            thousands(rate)
-        );
+        let talk = format!("{} record{plural} in {seconds:.1} s ({}/s)", thousands(stored), thousands(rate));
         let fields = json!({ "topic": topic, "count": stored, "seconds": seconds });
         Ok(self.output.done(fields, &talk)?)
     }
 
     /// Prints records up to the tail, and with `follow` whatever comes after.
-    fn fetch(
-        &mut self,
-        topic: &str,
-        offset: &str,
-        max_records: Option<u64>,
-        follow: bool,
-    ) -> Result<(), Failure> {
+    fn fetch(&mut self, topic: &str, offset: &str, max_records: Option<u64>, follow: bool) -> Result<(), Failure> {
         self.interrupted.store(false, Ordering::Relaxed);
         let offset = self.resolve_offset(topic, offset)?;
         let mut left = max_records.unwrap_or(u64::MAX);
-        let wait = if follow {
-            Duration::from_millis(250)
-        } else {
-            Duration::ZERO
-        };
-        let config = ReaderConfig {
-            offset,
-            max_records: left,
-            wait,
-            ..ReaderConfig::default()
-        };
+        let wait = if follow { Duration::from_millis(250) } else { Duration::ZERO };
+        let config = ReaderConfig { offset, max_records: left, wait, ..ReaderConfig::default() };
         let mut reader = Reader::open(self.config.clone(), topic, config)?;
         let mut out = BufWriter::with_capacity(256 << 10, io::stdout().lock());
         while left > 0 && !self.interrupted.load(Ordering::Relaxed) {
@@ -262,14 +209,8 @@ impl Session {
                 break;
             }
             let first = batch.first_offset();
-            for (index, record) in batch
-                .records
-                .iter()
-                .enumerate()
-                .take(usize::try_from(left).unwrap_or(usize::MAX))
-            {
-                self.output
-                    .record(&mut out, Some(first + index as u64), record)?;
+            for (index, record) in batch.records.iter().enumerate().take(usize::try_from(left).unwrap_or(usize::MAX)) {
+                self.output.record(&mut out, Some(first + index as u64), record)?;
             }
             left = left.saturating_sub(batch.records.len());
             // At the tail people want to see each record at once.
@@ -291,9 +232,7 @@ impl Session {
             SeekTo::Last => "next_offset",
         };
         let state: Value = serde_json::from_str(self.client()?.state(topic)?).unwrap_or_default();
-        state[field].as_u64().ok_or_else(|| {
-            Failure::Usage(format!("the broker's STATE has no {field}; give a number"))
-        })
+        state[field].as_u64().ok_or_else(|| Failure::Usage(format!("the broker's STATE has no {field}; give a number")))
     }
 }
 
@@ -306,56 +245,30 @@ fn parse_offset(text: &str) -> Option<SeekTo> {
 }
 
 fn bad_offset(text: &str) -> Failure {
-    Failure::Usage(format!(
-        "`{text}` is neither an offset nor `first` nor `last`"
-    ))
+    Failure::Usage(format!("`{text}` is neither an offset nor `first` nor `last`"))
 }
 
 /// One line a topic, with the columns that the broker sent.
 fn table(topics: &[Value], color: bool) -> io::Result<()> {
-    let mut columns: Vec<&String> = topics[0]
-        .as_object()
-        .map(|first| first.keys().collect())
-        .unwrap_or_default();
+    let mut columns: Vec<&String> = topics[0].as_object().map(|first| first.keys().collect()).unwrap_or_default();
     // The name is what people look for.
     columns.sort_by_key(|column| column.as_str() != "topic");
     if columns.is_empty() {
-        return topics
-            .iter()
-            .try_for_each(|topic| writeln!(io::stdout(), "{}", cell(Some(topic))));
+        return topics.iter().try_for_each(|topic| writeln!(io::stdout(), "{}", cell(Some(topic))));
     }
-    let rows: Vec<Vec<String>> = topics
-        .iter()
-        .map(|topic| {
-            columns
-                .iter()
-                .map(|column| cell(topic.get(*column)))
-                .collect()
-        })
-        .collect();
+    let rows: Vec<Vec<String>> =
+        topics.iter().map(|topic| columns.iter().map(|column| cell(topic.get(*column))).collect()).collect();
     let width = |index: usize| {
         let cells = rows.iter().map(|row| row[index].len());
         cells.chain([columns[index].len()]).max().unwrap_or(0)
     };
     let line = |cells: Vec<&str>| {
-        let padded = cells
-            .iter()
-            .enumerate()
-            .map(|(index, cell)| format!("{cell:<0$}", width(index)));
+        let padded = cells.iter().enumerate().map(|(index, cell)| format!("{cell:<0$}", width(index)));
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "{}",
-        paint(
-            color,
-            "1",
-            &line(columns.iter().map(|name| name.as_str()).collect())
-        )
-    )?;
-    rows.iter()
-        .try_for_each(|row| writeln!(out, "{}", line(row.iter().map(String::as_str).collect())))
+    writeln!(out, "{}", paint(color, "1", &line(columns.iter().map(|name| name.as_str()).collect())))?;
+    rows.iter().try_for_each(|row| writeln!(out, "{}", line(row.iter().map(String::as_str).collect())))
 }
 
 fn cell(value: Option<&Value>) -> String {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use walrus_engine::protocol::ErrorCode;
@@ -32,8 +33,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(json: bool, raw: bool, color: ColorChoice) -> Self {
-        let (stdout_is_terminal, stderr_is_terminal) =
-            (io::stdout().is_terminal(), io::stderr().is_terminal());
+        let (stdout_is_terminal, stderr_is_terminal) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         let style = match (json, raw) {
             (true, _) => Style::Json,
             (_, true) => Style::Raw,
@@ -43,15 +43,9 @@ impl Output {
         let wanted = |is_terminal: bool| match color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
-            ColorChoice::Auto => {
-                is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            }
+            ColorChoice::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         };
-        Output {
-            style,
-            color_stdout: wanted(stdout_is_terminal),
-            color_stderr: wanted(stderr_is_terminal),
-        }
+        Output { style, color_stdout: wanted(stdout_is_terminal), color_stderr: wanted(stderr_is_terminal) }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -85,19 +79,13 @@ impl Output {
     pub(crate) fn failure(&self, failure: &Failure) {
         // Nobody is left to tell when stderr is closed.
         let _ = if self.is_json() {
-            let code = failure.code().map(|code| code.name());
-            writeln!(
-                io::stderr(),
-                "{}",
-                json!({ "ok": false, "code": code, "error": failure.to_string() })
-            )
+            let code = failure.code().map(ErrorCode::name);
+            writeln!(io::stderr(), "{}", json!({ "ok": false, "code": code, "error": failure.to_string() }))
         } else if matches!(failure, Failure::NoRecord) {
             self.note(&failure.to_string())
         } else {
             let hint = match failure.code() {
-                Some(ErrorCode::UnknownTopic) => {
-                    "; `topics` lists those there are, `register <topic>` creates one"
-                }
+                Some(ErrorCode::UnknownTopic) => "; `topics` lists those there are, `register <topic>` creates one",
                 _ => "",
             };
             let label = paint(self.color_stderr, "31;1", "error:");
@@ -106,12 +94,7 @@ impl Output {
     }
 
     /// One record. `offset` is known for `fetch` only.
-    pub(crate) fn record(
-        &self,
-        out: &mut impl Write,
-        offset: Option<u64>,
-        record: &[u8],
-    ) -> io::Result<()> {
+    pub(crate) fn record(&self, out: &mut impl Write, offset: Option<u64>, record: &[u8]) -> io::Result<()> {
         match self.style {
             Style::Raw => out.write_all(record),
             Style::Lines => {
@@ -143,11 +126,7 @@ impl Output {
 
 /// Wraps `text` in a terminal colour, if colours are on.
 pub(crate) fn paint(on: bool, color: &str, text: &str) -> String {
-    if on {
-        format!("\x1b[{color}m{text}\x1b[0m")
-    } else {
-        text.into()
-    }
+    if on { format!("\x1b[{color}m{text}\x1b[0m") } else { text.into() }
 }
 
 /// Printable text stays; control characters and what is not UTF-8 become `\x1b`-like escapes, so
@@ -179,14 +158,16 @@ fn base64(bytes: &[u8]) -> String {
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for position in 0..4 {
             let digit = (bits >> (18 - 6 * position)) & 63;
-            text.push(if position <= chunk.len() {
-                char::from(DIGITS[digit as usize])
-            } else {
-                '='
-            });
+            text.push(if position <= chunk.len() { char::from(DIGITS[digit as usize]) } else { '=' });
         }
     }
     text
+}
+
+/// Whole units a second.
+pub(crate) fn per_second(count: u64, elapsed: Duration) -> u64 {
+    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+    count.saturating_mul(1_000_000) / elapsed_us
 }
 
 /// `1234567` → `1,234,567`.
@@ -208,14 +189,8 @@ mod tests {
 
     #[test]
     fn base64_is_the_standard_one() {
-        let pairs = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-            ("\u{ff}~", "w79+"),
-        ];
+        let pairs =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy"), ("\u{ff}~", "w79+")];
         for (plain, encoded) in pairs {
             assert_eq!(base64(plain.as_bytes()), encoded);
         }
@@ -229,9 +204,6 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped() {
-        assert_eq!(
-            [0, 999, 1_000, 1_234_567].map(thousands),
-            ["0", "999", "1,000", "1,234,567"].map(String::from)
-        );
+        assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"].map(String::from));
     }
 }

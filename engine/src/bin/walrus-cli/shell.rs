@@ -10,9 +10,8 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use nu_ansi_term::Style;
 use reedline::{
-    Color, ColumnarMenu, DefaultHinter, Emacs, FileBackedHistory, KeyCode, KeyModifiers,
-    MenuBuilder, Prompt, PromptEditMode, PromptHistorySearch, Reedline, ReedlineEvent,
-    ReedlineMenu, Signal, default_emacs_keybindings,
+    Color, ColumnarMenu, DefaultHinter, Emacs, FileBackedHistory, KeyCode, KeyModifiers, MenuBuilder, Prompt,
+    PromptEditMode, PromptHistorySearch, Reedline, ReedlineEvent, ReedlineMenu, Signal, default_emacs_keybindings,
 };
 use walrus_engine::protocol::Verb;
 
@@ -23,10 +22,7 @@ use crate::output::paint;
 use crate::words;
 
 /// Commands of the shell itself.
-pub(crate) const BUILTINS: [(&str, &str); 2] = [
-    ("help", "explain the verbs, or one of them"),
-    ("exit", "leave"),
-];
+pub(crate) const BUILTINS: [(&str, &str); 2] = [("help", "explain the verbs, or one of them"), ("exit", "leave")];
 
 /// Lines that the history keeps.
 const HISTORY_LINES: usize = 10_000;
@@ -43,11 +39,7 @@ enum Line {
 
 /// Runs the shell until it is left.
 pub(crate) fn run(session: &mut Session) -> Result<(), Failure> {
-    if io::stdin().is_terminal() && io::stdout().is_terminal() {
-        interactive(session)
-    } else {
-        script(session)
-    }
+    if io::stdin().is_terminal() && io::stdout().is_terminal() { interactive(session) } else { script(session) }
 }
 
 /// Each line of stdin is a command; the first that fails ends it.
@@ -74,16 +66,11 @@ fn interactive(session: &mut Session) -> Result<(), Failure> {
         130,
         Arc::clone(&session.interrupted),
     );
-    let flag = signal_hook::flag::register(
-        signal_hook::consts::SIGINT,
-        Arc::clone(&session.interrupted),
-    );
+    let flag = signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&session.interrupted));
     shutdown.and(flag)?;
     greet(session)?;
     let mut editor = editor(session)?;
-    let prompt = ShellPrompt {
-        addr: session.config.addr.clone(),
-    };
+    let prompt = ShellPrompt { addr: session.config.addr.clone() };
     loop {
         let line = match editor.read_line(&prompt) {
             Ok(Signal::Success(line)) => line,
@@ -91,9 +78,7 @@ fn interactive(session: &mut Session) -> Result<(), Failure> {
             Ok(_) => continue,
             Err(error) => return Err(Failure::Output(io::Error::other(error.to_string()))),
         };
-        session
-            .interrupted
-            .store(false, std::sync::atomic::Ordering::Relaxed);
+        session.interrupted.store(false, std::sync::atomic::Ordering::Relaxed);
         match run_line(session, &line) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
@@ -105,13 +90,8 @@ fn interactive(session: &mut Session) -> Result<(), Failure> {
 /// Says where we are and whether the broker is there.
 fn greet(session: &mut Session) -> Result<(), Failure> {
     let hint = "`help` explains the verbs, Tab completes, Ctrl-D leaves.";
-    match session
-        .client()
-        .and_then(walrus_engine::client::Client::ping)
-    {
-        Ok(()) => session
-            .output
-            .note(&format!("Connected to {}. {hint}", session.config.addr))?,
+    match session.client().and_then(walrus_engine::client::Client::ping) {
+        Ok(()) => session.output.note(&format!("Connected to {}. {hint}", session.config.addr))?,
         Err(error) => {
             session.output.failure(&error.into());
             session.output.note(hint)?;
@@ -125,11 +105,7 @@ fn run_line(session: &mut Session, line: &str) -> Result<bool, Failure> {
     match parse(line)? {
         Line::Nothing => {}
         Line::Exit => return Ok(false),
-        Line::Help(topic) => write!(
-            io::stdout(),
-            "{}",
-            help(&topic, session.output.color_stdout())?
-        )?,
+        Line::Help(topic) => write!(io::stdout(), "{}", help(&topic, session.output.color_stdout())?)?,
         Line::Shown(text) => write!(io::stdout(), "{text}")?,
         Line::Run(command) => run_command(session, &command)?,
     }
@@ -139,20 +115,15 @@ fn run_line(session: &mut Session, line: &str) -> Result<bool, Failure> {
 /// In the shell, `-` is a record like any other: stdin is the keyboard.
 fn run_command(session: &mut Session, command: &Command) -> Result<(), Failure> {
     match command {
-        Command::Put {
-            topic,
-            payload,
-            file: None,
-        } => session.put(topic, payload.join(" ").as_bytes()),
+        Command::Put { topic, payload, file: None } => session.put(topic, payload.join(" ").as_bytes()),
         Command::Append { topic, records } => session.append(topic, records),
         other => session.run(other),
     }
 }
 
 fn parse(line: &str) -> Result<Line, Failure> {
-    let mut words = words::split(line).map_err(|words::OpenQuote(quote)| {
-        Failure::Usage(format!("the quote {quote} is not closed"))
-    })?;
+    let mut words = words::split(line)
+        .map_err(|words::OpenQuote(quote)| Failure::Usage(format!("the quote {quote} is not closed")))?;
     let Some(first) = words.first_mut() else {
         return Ok(Line::Nothing);
     };
@@ -166,12 +137,10 @@ fn parse(line: &str) -> Result<Line, Failure> {
         "help" | "?" => return Ok(Line::Help(words.get(1).cloned().unwrap_or_default())),
         // Records may start with a hyphen, and an empty payload is a payload.
         "put" | "append" if words.len() > 2 && !words[1].starts_with('-') => {
-            words.insert(2, "--".into())
+            words.insert(2, "--".into());
         }
         verb if Verb::from_name(&verb.to_ascii_uppercase()).is_none() => {
-            return Err(Failure::Usage(format!(
-                "there is no verb `{verb}`; `help` lists them"
-            )));
+            return Err(Failure::Usage(format!("there is no verb `{verb}`; `help` lists them")));
         }
         _ => {}
     }
@@ -186,17 +155,11 @@ fn parse(line: &str) -> Result<Line, Failure> {
 fn one_line(error: &clap::Error, verb: &str) -> String {
     let text = error.to_string();
     let usage = Verb::from_name(&verb.to_ascii_uppercase()).map_or("", Verb::usage);
-    match error.kind() {
-        ErrorKind::MissingRequiredArgument => format!("usage: {usage}"),
-        _ => {
-            let first = text
-                .lines()
-                .next()
-                .unwrap_or("")
-                .trim_start_matches("error: ");
-            format!("{first}; usage: {usage}")
-        }
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        return format!("usage: {usage}");
     }
+    let first = text.lines().next().unwrap_or("");
+    format!("{}; usage: {usage}", first.trim_start_matches("error: "))
 }
 
 /// The table of verbs, or one of them.
@@ -205,23 +168,18 @@ fn help(topic: &str, color: bool) -> Result<String, Failure> {
     let mut row = |name: &str, usage: &str, help: &str| {
         let padding = " ".repeat(41_usize.saturating_sub(usage.chars().count()));
         let usage = usage.replacen(name, &paint(color, "36;1", name), 1);
-        let newline = if padding.is_empty() {
-            format!("\n{}", " ".repeat(43))
-        } else {
-            padding
-        };
+        let newline = if padding.is_empty() { format!("\n{}", " ".repeat(43)) } else { padding };
         // Writing to a `String` cannot fail.
         let _ = writeln!(text, "  {usage}{newline}{help}");
     };
     if !topic.is_empty() {
-        let verb = Verb::from_name(&topic.to_ascii_uppercase()).ok_or_else(|| {
-            Failure::Usage(format!("there is no verb `{topic}`; `help` lists them"))
-        })?;
+        let verb = Verb::from_name(&topic.to_ascii_uppercase())
+            .ok_or_else(|| Failure::Usage(format!("there is no verb `{topic}`; `help` lists them")))?;
         row(verb.name(), usage(verb), verb.help());
         if verb == Verb::Register {
-            SETTINGS
-                .iter()
-                .for_each(|(key, help)| row(key, &format!("  {key}"), help));
+            for (key, help) in SETTINGS {
+                row(key, &format!("  {key}"), help);
+            }
         }
         return Ok(text);
     }
@@ -229,15 +187,9 @@ fn help(topic: &str, color: bool) -> Result<String, Failure> {
         row(verb.name(), usage(verb), verb.help());
     }
     for (name, help) in BUILTINS {
-        row(
-            name,
-            if name == "help" { "help [verb]" } else { name },
-            help,
-        );
+        row(name, if name == "help" { "help [verb]" } else { name }, help);
     }
-    text.push_str(
-        "\nQuotes work as in a POSIX shell: PUT logs \"hello world\" stores `hello world`.\n",
-    );
+    text.push_str("\nQuotes work as in a POSIX shell: PUT logs \"hello world\" stores `hello world`.\n");
     Ok(text)
 }
 
@@ -255,16 +207,10 @@ fn editor(session: &Session) -> Result<Reedline, Failure> {
     keys.add_binding(
         KeyModifiers::NONE,
         KeyCode::Tab,
-        ReedlineEvent::UntilFound(vec![
-            ReedlineEvent::Menu("completion".into()),
-            ReedlineEvent::MenuNext,
-        ]),
+        ReedlineEvent::UntilFound(vec![ReedlineEvent::Menu("completion".into()), ReedlineEvent::MenuNext]),
     );
     let color = session.output.color_stdout();
-    let menu = ColumnarMenu::default()
-        .with_name("completion")
-        .with_marker("> ")
-        .with_columns(4);
+    let menu = ColumnarMenu::default().with_name("completion").with_marker("> ").with_columns(4);
     let mut editor = Reedline::create()
         .with_completer(Box::new(ShellCompleter::new(&session.config)))
         .with_menu(ReedlineMenu::EngineCompleter(Box::new(menu)))
@@ -273,7 +219,7 @@ fn editor(session: &Session) -> Result<Reedline, Failure> {
         .with_edit_mode(Box::new(Emacs::new(keys)))
         .with_ansi_colors(color);
     if color {
-        let hint = Style::new().fg(nu_ansi_term::Color::DarkGray);
+        let hint = Style::new().fg(Color::DarkGray);
         editor = editor
             .with_highlighter(Box::new(VerbHighlighter))
             .with_hinter(Box::new(DefaultHinter::default().with_style(hint)));
@@ -281,9 +227,7 @@ fn editor(session: &Session) -> Result<Reedline, Failure> {
     match history() {
         Ok(history) => Ok(editor.with_history(Box::new(history))),
         Err(reason) => {
-            session
-                .output
-                .note(&format!("the history is not kept: {reason}"))?;
+            session.output.note(&format!("the history is not kept: {reason}"))?;
             Ok(editor)
         }
     }
@@ -291,17 +235,11 @@ fn editor(session: &Session) -> Result<Reedline, Failure> {
 
 /// `$XDG_STATE_HOME/walrus/cli-history`, by default under `~/.local/state`.
 fn history() -> Result<FileBackedHistory, String> {
-    let state = std::env::var_os("XDG_STATE_HOME")
-        .filter(|dir| !dir.is_empty())
-        .map(PathBuf::from);
+    let state = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let home = || std::env::home_dir().map(|home| home.join(".local/state"));
-    let dir = state
-        .or_else(home)
-        .ok_or("there is no home directory")?
-        .join("walrus");
+    let dir = state.or_else(home).ok_or("there is no home directory")?.join("walrus");
     std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    FileBackedHistory::with_file(HISTORY_LINES, dir.join("cli-history"))
-        .map_err(|error| error.to_string())
+    FileBackedHistory::with_file(HISTORY_LINES, dir.join("cli-history")).map_err(|error| error.to_string())
 }
 
 /// `walrus 127.0.0.1:9091> `
@@ -350,9 +288,7 @@ mod tests {
     fn lines_are_commands() {
         assert!(matches!(command(r#"PUT logs "hello world""#),
             Command::Put { topic, payload, .. } if topic == "logs" && payload == ["hello world"]));
-        assert!(
-            matches!(command("put logs --raw -1"), Command::Put { payload, .. } if payload == ["--raw", "-1"])
-        );
+        assert!(matches!(command("put logs --raw -1"), Command::Put { payload, .. } if payload == ["--raw", "-1"]));
         assert!(matches!(command("put logs ''"), Command::Put { payload, .. } if payload == [""]));
         assert!(matches!(
             command("Fetch logs 5 10 --follow"),
@@ -372,11 +308,7 @@ mod tests {
         assert_eq!(text("hello"), "there is no verb `hello`; `help` lists them");
         assert_eq!(text("PUT logs"), "usage: PUT <topic> <payload>");
         assert_eq!(text("PUT logs 'a"), "the quote ' is not closed");
-        assert!(
-            text("GET a b c").ends_with("usage: GET <topic> [group]"),
-            "{}",
-            text("GET a b c")
-        );
+        assert!(text("GET a b c").ends_with("usage: GET <topic> [group]"), "{}", text("GET a b c"));
     }
 
     #[test]

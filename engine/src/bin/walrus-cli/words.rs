@@ -14,9 +14,7 @@ pub(crate) fn split(line: &str) -> Result<Vec<String>, OpenQuote> {
         match char {
             '\'' => single(&mut chars, word.get_or_insert_default())?,
             '"' => double(&mut chars, word.get_or_insert_default())?,
-            '\\' => word
-                .get_or_insert_default()
-                .push(chars.next().unwrap_or('\\')),
+            '\\' => word.get_or_insert_default().push(chars.next().unwrap_or('\\')),
             space if space.is_whitespace() => words.extend(word.take()),
             other => word.get_or_insert_default().push(other),
         }
@@ -57,14 +55,8 @@ mod tests {
     #[test]
     fn words_and_quotes() {
         let words = |line| split(line).expect("closed quotes");
-        assert_eq!(
-            words(r#"PUT logs "hello world""#),
-            ["PUT", "logs", "hello world"]
-        );
-        assert_eq!(
-            words(r#" a  'b "c"' d\ e "f \" \n" "#),
-            ["a", r#"b "c""#, "d e", r#"f " \n"#]
-        );
+        assert_eq!(words(r#"PUT logs "hello world""#), ["PUT", "logs", "hello world"]);
+        assert_eq!(words(r#" a  'b "c"' d\ e "f \" \n" "#), ["a", r#"b "c""#, "d e", r#"f " \n"#]);
         assert_eq!(words(r#"it"'"s '' """#), ["it's", "", ""]);
         assert_eq!(words("tail\\"), ["tail\\"]);
         assert!(words("  ").is_empty());
