@@ -8,6 +8,8 @@
 //!
 //! Embedded systems live inside the worker, so that killing the worker kills the system.
 
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod not_built;
 pub mod null;
 pub mod process;

@@ -5,8 +5,10 @@ use crate::{Deployment, DriverError, Server, Session, Setup, System, Tools};
 /// A system behind a cargo feature that is off.
 #[derive(Debug)]
 pub struct NotBuilt {
-    /// The system's name, which is also the feature's.
+    /// The system's name.
     pub name: &'static str,
+    /// The cargo feature that builds it in.
+    pub feature: &'static str,
     /// Where it would run.
     pub deployment: Deployment,
 }
@@ -15,7 +17,7 @@ impl NotBuilt {
     fn error(&self) -> DriverError {
         DriverError::Unavailable {
             cause: format!("this build has no {}", self.name),
-            remedy: format!("build with --features {}", self.name),
+            remedy: format!("build with --features {}", self.feature),
         }
     }
 }

@@ -19,7 +19,24 @@ pub fn systems() -> Vec<Box<dyn System>> {
         #[cfg(not(feature = "rocksdb"))]
         Box::new(crate::not_built::NotBuilt {
             name: "rocksdb",
+            feature: "rocksdb",
             deployment: Deployment::Embedded,
+        }),
+        #[cfg(feature = "kafka")]
+        Box::new(crate::kafka::Kafka),
+        #[cfg(feature = "kafka")]
+        Box::new(crate::kafka::KafkaJava),
+        #[cfg(not(feature = "kafka"))]
+        Box::new(crate::not_built::NotBuilt {
+            name: "kafka",
+            feature: "kafka",
+            deployment: Deployment::Networked,
+        }),
+        #[cfg(not(feature = "kafka"))]
+        Box::new(crate::not_built::NotBuilt {
+            name: "kafka-java",
+            feature: "kafka",
+            deployment: Deployment::Networked,
         }),
     ]
 }

@@ -1,0 +1,89 @@
+//! Apache Kafka: a real broker in KRaft mode, one node, driven through librdkafka.
+//!
+//! ```text
+//! libs.rs      Java, Maven and the broker's jars        settings.rs  profile table → broker, client
+//! broker.rs    the broker's process                     session.rs   topics, clients
+//! producer.rs  records out, delivery reports in         consumer.rs  records back
+//! java.rs      the same broker through Java's client
+//! ```
+//!
+//! Every durability promise is the broker's own: an acknowledgement is a delivery report of
+//! librdkafka, which follows the broker's reply with the `acks` of the profile (default `all`).
+//! Kafka replies once the record is in the page cache; with `log.flush.interval.messages=1`
+//! (the synced tier) once it is flushed.
+
+mod broker;
+mod consumer;
+mod java;
+mod libs;
+mod producer;
+mod session;
+mod settings;
+
+pub use java::KafkaJava;
+pub use libs::{KAFKA_VERSION, default_libs_dir, ensure_libs};
+
+use session::KafkaSession;
+
+use crate::{Deployment, DriverError, Server, Session, Setup, System, Tier, Tools};
+
+/// The system `kafka`: its broker, and librdkafka as the client.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kafka;
+
+impl System for Kafka {
+    fn name(&self) -> &'static str {
+        "kafka"
+    }
+
+    fn deployment(&self) -> Deployment {
+        Deployment::Networked
+    }
+
+    fn version(&self, _tools: &Tools) -> String {
+        let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
+        format!("{}, librdkafka {librdkafka}", libs::broker_version())
+    }
+
+    fn check(&self, tools: &Tools) -> Result<(), DriverError> {
+        libs::check(tools)
+    }
+
+    /// Starts a broker of our own, unless `setup.endpoint` names one that is already there.
+    fn start(&self, setup: &Setup) -> Result<Option<Box<dyn Server>>, DriverError> {
+        start_broker(setup)
+    }
+
+    fn open(&self, setup: &Setup) -> Result<Box<dyn Session>, DriverError> {
+        Ok(Box::new(KafkaSession::open(setup)?))
+    }
+
+    fn needs_warmup(&self) -> bool {
+        true
+    }
+}
+
+/// Starts the broker that the setup describes; `None` when one is there already.
+fn start_broker(setup: &Setup) -> Result<Option<Box<dyn Server>>, DriverError> {
+    if setup.tier == Tier::Memory {
+        return Err(DriverError::Unavailable {
+            cause: "Kafka acknowledges from the page cache at the earliest".into(),
+            remedy: "ask for the tier page-cache or synced".into(),
+        });
+    }
+    if setup.endpoint.is_some() {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(broker::Broker::start(setup)?)))
+}
+
+/// Longest wait for one administrative answer of a broker that is up.
+const ADMIN_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// An error of librdkafka with what was attempted.
+fn kafka_error(what: &str, error: &rdkafka::error::KafkaError) -> DriverError {
+    DriverError::System(format!("{what}: {error}"))
+}
+
+/// Grace of a clean stop: the broker flushes its logs first.
+const STOP_GRACE: std::time::Duration = std::time::Duration::from_secs(60);
