@@ -1,35 +1,40 @@
 //! `harness`: runs one workload on several systems, proves what was stored, and draws it.
+//!
+//! ```text
+//!  profile + workload ─▶ plan ─▶ session ─▶ run (a row) ─▶ worker (a process): load, verify, read
+//!   (tables, TOML)                  │            └─ meter: CPU, memory, device, from /proc
+//!                                   ▼
+//!                 results/<run>/*.csv + env.json ─▶ chart, report, compare
+//! ```
 
 pub mod acks;
 pub mod chart;
+pub mod child;
+mod commands;
 pub mod compare;
 pub mod csv;
 #[cfg(test)]
 mod fixture;
 pub mod latency;
 pub mod load;
+pub mod machine;
+pub mod meter;
+pub mod plan;
+pub mod proc;
+pub mod profile;
 pub mod record;
 pub mod report;
 pub mod results;
+pub mod run;
+pub mod session;
+pub mod settings;
 pub mod show;
 pub mod stats;
 pub mod verify;
 pub mod wire;
 pub mod worker;
-
-use clap::Parser;
-
-/// Runs the same workload on Walrus, Kafka and RocksDB, proves what was stored, and draws it.
-#[derive(Debug, Parser)]
-#[command(name = "harness", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: show::Show,
-}
+pub mod workload;
 
 fn main() {
-    if let Err(error) = show::run(&Cli::parse().command) {
-        eprintln!("harness: {error}");
-        std::process::exit(2);
-    }
+    std::process::exit(commands::main());
 }

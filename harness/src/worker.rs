@@ -53,7 +53,7 @@ mod write;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
-use walrus_drivers::{DriverError, Session, System, registry};
+use walrus_drivers::{DriverError, Session, registry};
 
 use crate::wire::{Event, Job, Spec};
 

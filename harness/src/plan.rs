@@ -1,0 +1,275 @@
+//! From a profile and the user's wishes to the list of blocks, with what they cost.
+
+use walrus_drivers::{Deployment, Tier};
+
+use crate::machine::Throttle;
+use crate::profile::{self, BlockTable, Profile, RowName};
+use crate::wire::Load;
+use crate::workload::{self, Case, Kind};
+
+/// What the user asked for on the command line.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// Name of the profile.
+    pub profile: String,
+    /// Only these workloads; empty: those of the profile.
+    pub workloads: Vec<String>,
+    /// Only these systems (and the ceilings); empty: all.
+    pub systems: Vec<String>,
+    /// Repeats instead of the profile's.
+    pub repeats: Option<u32>,
+    /// Seconds of timed runs instead of the profile's.
+    pub seconds: Option<f64>,
+}
+
+/// One case of a workload with the rows that are compared in it.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// Name of the workload.
+    pub workload: String,
+    /// Its point.
+    pub case: Case,
+    /// Systems, without the embedded `raw`, which is run before and after.
+    pub rows: Vec<RowName>,
+    /// How often.
+    pub repeats: u32,
+}
+
+/// Everything that will be run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Seconds and volumes.
+    pub profile: Profile,
+    /// Volume of a burst on this machine.
+    pub burst_bytes: u64,
+    /// In order.
+    pub blocks: Vec<Block>,
+}
+
+/// What a plan will cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Estimate {
+    /// Seconds.
+    pub seconds: f64,
+    /// Bytes given to the disk over all runs.
+    pub written_bytes: f64,
+    /// Most bytes on the disk at one time.
+    pub held_bytes: f64,
+}
+
+impl Plan {
+    /// Picks blocks and rows.
+    pub fn make(wishes: &Wishes, throttle: Throttle) -> Result<Plan, String> {
+        let mut profile = profile::find(&wishes.profile)?;
+        if let Some(seconds) = wishes.seconds {
+            profile.sustained_s = seconds;
+            profile.timed_s = seconds;
+            profile.open_s = seconds;
+            profile.open_warmup_s = profile.open_warmup_s.min(seconds / 4.0);
+        }
+        let mut blocks = Vec::new();
+        for table in tables(&profile, &wishes.workloads)? {
+            add_blocks(&table, &profile, wishes, &mut blocks)?;
+        }
+        if blocks.is_empty() {
+            return Err("no row is left; `harness systems` lists the systems".into());
+        }
+        let burst_bytes = throttle.burst_bytes(profile.burst_bytes_max);
+        Ok(Plan { profile, burst_bytes, blocks })
+    }
+
+    /// How a case is loaded.
+    pub fn load(&self, case: &Case) -> Load {
+        let profile = &self.profile;
+        let (seconds, payload_bytes) = match case.kind {
+            Kind::Burst | Kind::ReadCold | Kind::ReadWarm => (profile.closed_s_max, Some(self.burst_bytes)),
+            Kind::Volume => (profile.closed_s_max, Some(profile.volume_bytes.min(self.burst_bytes))),
+            Kind::Sustained => (profile.sustained_s, None),
+            Kind::Timed => (profile.timed_s, None),
+            Kind::Open | Kind::Tail => (profile.open_s, None),
+        };
+        Load {
+            record_bytes: case.record_bytes,
+            seconds: Some(seconds),
+            payload_bytes,
+            rate_per_s: case.rate_per_s,
+            warmup_s: if case.rate_per_s.is_some() { profile.open_warmup_s } else { 0.0 },
+            tail: case.kind == Kind::Tail,
+        }
+    }
+
+    /// Cost of the whole plan, from rates that a small machine reaches.
+    pub fn estimate(&self) -> Estimate {
+        let mut sum = Estimate { seconds: 10.0, ..Estimate::default() };
+        for block in &self.blocks {
+            let ceiling = RowName { system: "raw".into(), deployment: Deployment::Embedded, variant: String::new() };
+            let raw = if has_ceilings(&block.case) { self.row_cost(block, &ceiling) } else { Estimate::default() };
+            for row in &block.rows {
+                sum.add(self.row_cost(block, row), f64::from(block.repeats));
+            }
+            sum.add(raw, 2.0 * f64::from(block.repeats));
+        }
+        sum
+    }
+
+    /// Cost of one run of one row.
+    pub fn row_cost(&self, block: &Block, row: &RowName) -> Estimate {
+        const DEVICE_BYTES_PER_S: f64 = 500e6;
+        const READ_BYTES_PER_S: f64 = 800e6;
+        let load = self.load(&block.case);
+        let (start_s, bytes_per_s) = habits(row, block.case.tier);
+        let by_time = load.seconds.unwrap_or(f64::MAX) * bytes_per_s;
+        let by_rate = load.rate_per_s.map_or(f64::MAX, |rate| {
+            rate * block.case.record_bytes.mean() * load.seconds.unwrap_or(0.0)
+        });
+        let by_volume = load.payload_bytes.map_or(f64::MAX, |bytes| bytes as f64);
+        let bytes = by_time.min(by_volume).min(by_rate);
+        let load_s = load.seconds.unwrap_or(0.0).min(bytes / bytes_per_s.min(by_rate)).max(
+            if load.payload_bytes.is_none() { load.seconds.unwrap_or(0.0) } else { 0.0 },
+        );
+        let written = if row.system == "null" { 0.0 } else { bytes };
+        let is_proved = !matches!(row.system.as_str(), "null" | "raw");
+        let proof_s = if is_proved { bytes / READ_BYTES_PER_S + 0.5 } else { 0.0 };
+        Estimate {
+            seconds: start_s + load_s + proof_s + written.min(3e9) / DEVICE_BYTES_PER_S * 0.5,
+            written_bytes: written,
+            held_bytes: written * 1.5,
+        }
+    }
+}
+
+impl Estimate {
+    fn add(&mut self, other: Estimate, times: f64) {
+        self.seconds += other.seconds * times;
+        self.written_bytes += other.written_bytes * times;
+        self.held_bytes = self.held_bytes.max(other.held_bytes);
+    }
+}
+
+/// Seconds to start and stop, and payload bytes a second, roughly.
+fn habits(row: &RowName, tier: Tier) -> (f64, f64) {
+    let (start_s, bytes_per_s) = match (row.system.as_str(), row.variant.contains("vanilla")) {
+        ("null", _) => (0.2, 4e9),
+        ("raw", _) => (0.3, 1.3e9),
+        ("walrus" | "walrus-embedded", _) => (0.5, 900e6),
+        ("kafka", false) => (7.0, 300e6),
+        ("kafka" | "kafka-java", _) => (10.0, 200e6),
+        ("rocksdb", true) => (0.5, 60e6),
+        ("upstream", _) => (0.5, 180e6),
+        _ => (0.5, 200e6),
+    };
+    (start_s, if tier == Tier::Synced { bytes_per_s / 4.0 } else { bytes_per_s })
+}
+
+/// Closed loops that write have ceilings to be compared with.
+pub fn has_ceilings(case: &Case) -> bool {
+    matches!(case.kind, Kind::Burst | Kind::Sustained | Kind::Timed | Kind::Volume)
+}
+
+/// The profile's tables for the workloads asked for. A workload that the profile does not have
+/// takes its rows from `full`.
+fn tables(profile: &Profile, workloads: &[String]) -> Result<Vec<BlockTable>, String> {
+    if workloads.is_empty() {
+        return Ok(profile.block.clone());
+    }
+    let full = profile::find("full")?;
+    let mut tables = Vec::new();
+    for name in workloads {
+        workload::find(name, &[]).map_err(|error| error.to_string())?;
+        let table = profile.block.iter().chain(&full.block).find(|table| table.workload == *name);
+        let table = table.ok_or_else(|| format!("no profile has rows for workload {name}"))?;
+        tables.push(table.clone());
+    }
+    Ok(tables)
+}
+
+fn add_blocks(
+    table: &BlockTable,
+    profile: &Profile,
+    wishes: &Wishes,
+    blocks: &mut Vec<Block>,
+) -> Result<(), String> {
+    let workload = workload::find(&table.workload, &table.rates_per_s).map_err(|e| e.to_string())?;
+    let rows: Vec<RowName> = table.rows.iter().map(|row| RowName::parse(row)).collect::<Result<_, _>>()?;
+    for case in workload.cases {
+        let mut chosen: Vec<RowName> = rows.clone();
+        chosen.retain(|row| is_wanted(row, &case, &wishes.systems));
+        let repeats = wishes.repeats.or(table.repeats).unwrap_or(profile.repeats);
+        if has_ceilings(&case) {
+            keep_needed_ceilings(&mut chosen);
+        } else {
+            chosen.retain(|row| !matches!(row.system.as_str(), "raw" | "null"));
+        }
+        let only_raw = wishes.systems.iter().any(|name| name == "raw") && has_ceilings(&case);
+        if !chosen.is_empty() || only_raw {
+            let workload = workload.name.clone();
+            blocks.push(Block { workload, case, rows: chosen, repeats });
+        }
+    }
+    Ok(())
+}
+
+fn is_wanted(row: &RowName, case: &Case, systems: &[String]) -> bool {
+    let is_asked = systems.is_empty() || systems.contains(&row.system) || row.system == "raw";
+    is_asked && (case.systems.is_empty() || case.systems.contains(&row.system))
+}
+
+/// The embedded `raw` is run before and after the block anyway; the networked one only makes sense
+/// beside networked rows.
+fn keep_needed_ceilings(rows: &mut Vec<RowName>) {
+    let is_raw = |row: &RowName| row.system == "raw";
+    let networked = |row: &RowName| row.deployment == Deployment::Networked;
+    let has_networked = rows.iter().any(|row| networked(row) && !is_raw(row));
+    rows.retain(|row| !is_raw(row) || (networked(row) && has_networked));
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const THROTTLE: Throttle =
+        Throttle { background_bytes: 2 << 30, dirty_bytes: 4 << 30, point_bytes: 3 << 30 };
+
+    fn plan(profile: &str, workloads: &[&str], systems: &[&str]) -> Plan {
+        let words = |list: &[&str]| list.iter().map(|&word| word.to_owned()).collect();
+        let wishes = Wishes {
+            profile: profile.into(),
+            workloads: words(workloads),
+            systems: words(systems),
+            ..Wishes::default()
+        };
+        Plan::make(&wishes, THROTTLE).unwrap()
+    }
+
+    #[test]
+    fn chosen_systems_keep_their_ceilings() {
+        let plan = plan("quick", &["writes-burst"], &["walrus", "kafka"]);
+        let names: Vec<&str> = plan.blocks[0].rows.iter().map(|row| row.system.as_str()).collect();
+        assert!(names.contains(&"walrus") && names.contains(&"kafka") && names.contains(&"raw"));
+        assert!(!names.contains(&"rocksdb") && !names.contains(&"null"));
+    }
+
+    #[test]
+    fn embedded_systems_alone_need_no_networked_ceiling() {
+        let plan = plan("quick", &["writes-burst"], &["rocksdb"]);
+        assert!(plan.blocks[0].rows.iter().all(|row| row.system == "rocksdb"));
+    }
+
+    #[test]
+    fn a_workload_that_the_profile_lacks_comes_from_full() {
+        let plan = plan("smoke", &["sizes"], &[]);
+        assert_eq!(plan.blocks.len(), 9);
+        assert_eq!(plan.load(&plan.blocks[0].case).payload_bytes, Some(33_554_432));
+    }
+
+    #[test]
+    fn quick_takes_at_most_a_quarter_of_an_hour_and_full_more_than_that() {
+        let quick = plan("quick", &[], &[]).estimate();
+        assert!(quick.seconds < 900.0, "{} s", quick.seconds);
+        assert!(quick.written_bytes > 1e9);
+        let full = plan("full", &[], &[]).estimate();
+        assert!(full.seconds > 3600.0, "{} s", full.seconds);
+        assert!(plan("smoke", &[], &[]).estimate().seconds < 240.0);
+    }
+}

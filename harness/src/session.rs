@@ -1,0 +1,234 @@
+//! A whole `harness run`: blocks, repeats, noise, files.
+//!
+//! ```text
+//!  for each block (a point of a workload), for each repeat:
+//!      raw │ rows in rotated order (ABC, BCA, CAB) │ raw      ◀─┐ raw moved by more than 10 %, or
+//!      └── rows appended to the CSVs as they come   ───────────┘ steal above 2 %: run again, mark
+//!      ceilings known: percentages filled in
+//! ```
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use walrus_drivers::Deployment;
+
+use crate::child::{RunError, check_stop};
+use crate::csv::{self, CsvError, SummaryRow};
+use crate::plan::{Block, Plan, has_ceilings};
+use crate::profile::RowName;
+use crate::run::{self, Env, Outcome, Task};
+
+/// Rule 9: a block in which `raw` moved by more than this is noisy.
+const RAW_MOVED_PCT: f64 = 10.0;
+/// Rule 9: the same for stolen time.
+const STEAL_PCT: f64 = 2.0;
+
+/// Why a session ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Ctrl-C, or the harness itself is broken.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Results could not be written.
+    #[error(transparent)]
+    Csv(#[from] CsvError),
+}
+
+/// A results directory that is being filled.
+#[derive(Debug)]
+pub struct Session<'a> {
+    env: &'a Env,
+    plan: &'a Plan,
+    out: PathBuf,
+    rows: Vec<SummaryRow>,
+    progress: ProgressBar,
+    done_s: f64,
+}
+
+impl<'a> Session<'a> {
+    /// Goes on in `out` if it holds results already.
+    pub fn open(env: &'a Env, plan: &'a Plan, out: &Path) -> Result<Session<'a>, SessionError> {
+        let rows: Vec<SummaryRow> = csv::read(&out.join(csv::SUMMARY_FILE))?;
+        let progress = ProgressBar::new((plan.estimate().seconds * 10.0) as u64);
+        // Cannot fail: the template is a constant.
+        let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {eta} left  {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        progress.set_style(style);
+        Ok(Session { env, plan, out: out.to_owned(), rows, progress, done_s: 0.0 })
+    }
+
+    /// Runs every block; what is there already is not run again. Returns all rows.
+    pub fn run(mut self) -> Result<Vec<SummaryRow>, SessionError> {
+        for block in &self.plan.blocks {
+            for repeat in 1..=block.repeats {
+                self.run_repeat(block, repeat)?;
+            }
+        }
+        self.progress.finish_and_clear();
+        Ok(self.rows)
+    }
+
+    /// One repeat of a block, again if it was noisy.
+    fn run_repeat(&mut self, block: &Block, repeat: u32) -> Result<(), SessionError> {
+        for attempt in 0..=self.plan.profile.block_reruns_max {
+            let ids = self.run_rows(block, repeat, attempt)?;
+            fill_ceilings(&mut self.rows, &ids);
+            let noise = noise(&self.rows, &ids);
+            let is_last = attempt == self.plan.profile.block_reruns_max;
+            if let Some(noise) = &noise {
+                let word = if is_last { "noisy" } else { "superseded" };
+                self.say(&format!("{} repeat {repeat}: {noise} ({word})", block.workload));
+                mark(&mut self.rows, &ids, word);
+            }
+            csv::rewrite(&self.out.join(csv::SUMMARY_FILE), &self.rows)?;
+            if noise.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// All rows of one repeat in rotated order, between two rows of `raw`. Returns their run ids.
+    fn run_rows(&mut self, block: &Block, repeat: u32, attempt: u32) -> Result<HashSet<String>, SessionError> {
+        let mut rows = block.rows.clone();
+        if !rows.is_empty() {
+            let turn = (repeat - 1) as usize % rows.len();
+            rows.rotate_left(turn);
+        }
+        let mut order: Vec<(RowName, &str)> = rows.into_iter().map(|row| (row, "")).collect();
+        if has_ceilings(&block.case) {
+            let raw = RowName { system: "raw".into(), deployment: Deployment::Embedded, variant: String::new() };
+            order.insert(0, (raw.clone(), "before"));
+            order.push((raw, "after"));
+        }
+        let mut ids = HashSet::new();
+        for (row, place) in order {
+            let task = self.task(block, &row, repeat, attempt, place);
+            ids.insert(task.run_id.clone());
+            self.run_row(block, &task)?;
+        }
+        Ok(ids)
+    }
+
+    fn task(&self, block: &Block, row: &RowName, repeat: u32, attempt: u32, place: &str) -> Task {
+        let deployment = match row.deployment {
+            Deployment::Embedded => "e",
+            Deployment::Networked => "n",
+        };
+        let mut run_id = format!("{}.{}.{}-{deployment}", block.workload, block.case.key(), row.system);
+        for part in [row.variant.as_str(), place] {
+            if !part.is_empty() {
+                run_id.push_str(&format!(".{part}"));
+            }
+        }
+        run_id.push_str(&format!(".r{repeat}"));
+        let mut marks = Vec::new();
+        if attempt > 0 {
+            run_id.push_str(&format!(".try{}", attempt + 1));
+            marks.push(format!("rerun={attempt}"));
+        }
+        Task {
+            run_id,
+            workload: block.workload.clone(),
+            case: block.case.clone(),
+            row: row.clone(),
+            repeat,
+            kill: repeat == block.repeats && !matches!(row.system.as_str(), "null" | "raw"),
+            load: self.plan.load(&block.case),
+            marks,
+        }
+    }
+
+    fn run_row(&mut self, block: &Block, task: &Task) -> Result<(), SessionError> {
+        let label = format!("{} {} {}", task.workload, task.row.system, task.row.variant);
+        self.progress.set_message(label.clone());
+        let is_done = self.rows.iter().any(|row| row.run_id == task.run_id && row.error.is_empty());
+        if !is_done {
+            check_stop()?;
+            let outcome = run::run(self.env, task)?;
+            self.say(&told(&label, &outcome.summary));
+            self.keep(outcome)?;
+        }
+        self.done_s += self.plan.row_cost(block, &task.row).seconds;
+        self.progress.set_position((self.done_s * 10.0) as u64);
+        Ok(())
+    }
+
+    /// Writes a row down at once, so that an interruption loses nothing that was measured.
+    fn keep(&mut self, outcome: Outcome) -> Result<(), SessionError> {
+        self.rows.retain(|row| row.run_id != outcome.summary.run_id);
+        csv::append(&self.out.join(csv::THROUGHPUT_FILE), &outcome.throughput)?;
+        csv::append(&self.out.join(csv::LATENCY_FILE), &outcome.latencies)?;
+        self.rows.push(outcome.summary);
+        Ok(csv::rewrite(&self.out.join(csv::SUMMARY_FILE), &self.rows)?)
+    }
+
+    fn say(&self, line: &str) {
+        if self.progress.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            self.progress.println(line);
+        }
+    }
+}
+
+/// One line about a finished run.
+fn told(label: &str, row: &SummaryRow) -> String {
+    if !row.error.is_empty() {
+        return format!("{label}: FAILED: {}", row.error);
+    }
+    let p99 = row.p99_us.map_or_else(String::new, |us| format!(", p99 {:.2} ms", us / 1000.0));
+    let proof = if row.verified { "proved" } else { "not provable" };
+    let rate = row.records_per_s;
+    format!("{label}: {rate:.0} records/s in {:.2} s{p99}, {proof} {}", row.duration_s, row.marks)
+}
+
+fn of_block<'r>(rows: &'r [SummaryRow], ids: &HashSet<String>) -> Vec<&'r SummaryRow> {
+    rows.iter().filter(|row| ids.contains(&row.run_id)).collect()
+}
+
+/// `ceiling_pct` of the rows of one block.
+fn fill_ceilings(rows: &mut [SummaryRow], ids: &HashSet<String>) {
+    for deployment in [Deployment::Embedded, Deployment::Networked] {
+        let mut raw: Vec<f64> = of_block(rows, ids)
+            .iter()
+            .filter(|row| row.system == "raw" && row.deployment == deployment && row.error.is_empty())
+            .map(|row| row.records_per_s)
+            .collect();
+        raw.sort_by(f64::total_cmp);
+        let Some(ceiling) = median(&raw) else { continue };
+        for row in rows.iter_mut() {
+            let counts = ids.contains(&row.run_id) && row.deployment == deployment;
+            if counts && row.system != "null" && row.error.is_empty() {
+                row.ceiling_pct = Some(row.records_per_s * 100.0 / ceiling);
+            }
+        }
+    }
+}
+
+fn median(sorted: &[f64]) -> Option<f64> {
+    let upper = *sorted.get(sorted.len() / 2)?;
+    Some(if sorted.len() % 2 == 1 { upper } else { f64::midpoint(sorted[sorted.len() / 2 - 1], upper) })
+}
+
+/// Why the block's figures are not to be trusted, if so.
+fn noise(rows: &[SummaryRow], ids: &HashSet<String>) -> Option<String> {
+    let block = of_block(rows, ids);
+    let raw = block.iter().filter(|row| row.system == "raw" && row.deployment == Deployment::Embedded);
+    let rates: Vec<f64> = raw.map(|row| row.records_per_s).filter(|rate| *rate > 0.0).collect();
+    let low = rates.iter().copied().fold(f64::MAX, f64::min);
+    let high = rates.iter().copied().fold(0.0, f64::max);
+    let moved_pct = if rates.len() > 1 { (high - low) * 100.0 / low } else { 0.0 };
+    let steal_pct = block.iter().filter_map(|row| row.steal_pct).fold(0.0, f64::max);
+    if moved_pct > RAW_MOVED_PCT {
+        return Some(format!("the raw hardware moved by {moved_pct:.0} %"));
+    }
+    (steal_pct > STEAL_PCT).then(|| format!("{steal_pct:.1} % of the CPU was stolen"))
+}
+
+fn mark(rows: &mut [SummaryRow], ids: &HashSet<String>, word: &str) {
+    for row in rows.iter_mut().filter(|row| ids.contains(&row.run_id) && !row.has_mark(word)) {
+        row.marks = format!("{} {word}", row.marks).trim().to_owned();
+    }
+}
