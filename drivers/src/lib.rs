@@ -156,6 +156,11 @@ pub trait System: Send + Sync {
     fn needs_warmup(&self) -> bool {
         false
     }
+    /// Setups with equal keys can share one running server (see `needs_warmup`). A driver whose
+    /// settings are partly the client's leaves those out of the key.
+    fn server_key(&self, setup: &Setup) -> String {
+        format!("{} {:?} {}", self.name(), setup.tier, setup.settings)
+    }
 }
 
 /// An open system, shared by the threads of one worker.

@@ -1,19 +1,24 @@
 //! The command line.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use walrus_drivers::raw_server::RawServerConfig;
 use walrus_drivers::{Tools, registry};
 
 use crate::child::{RunError, STOP};
 use crate::csv::SummaryRow;
 use crate::machine::{self, Throttle};
 use crate::plan::{Plan, Wishes};
+use crate::preflight::Finding;
 use crate::proc::Device;
+use crate::profile::RowName;
+use crate::results::ENV_FILE;
 use crate::run::Env;
 use crate::session::{Session, SessionError};
-use crate::{show, worker};
+use crate::{preflight, provenance, show, tune, worker};
 
 /// Something is missing in the results.
 const EXIT_INCOMPLETE: i32 = 1;
@@ -38,9 +43,46 @@ enum Command {
     Show(show::Show),
     /// List the systems that can be measured, and what is missing for the others.
     Systems,
+    /// Sweep the grids of the systems' settings; results go beside the settings.
+    Tune(TuneArgs),
+    /// The networked ceiling (started by `run`).
+    #[command(hide = true)]
+    RawServer(RawServerArgs),
     /// A process in which a client runs (started by `run`).
     #[command(hide = true)]
     Worker,
+}
+
+#[derive(Debug, Args)]
+struct RawServerArgs {
+    /// Existing directory for the files.
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// Port on the loopback interface.
+    #[arg(long)]
+    port: u16,
+    /// Flush each write before it is answered.
+    #[arg(long)]
+    synced: bool,
+    /// Bytes that one read takes at most.
+    #[arg(long, default_value_t = 1 << 20)]
+    read_bytes: usize,
+}
+
+#[derive(Debug, Args)]
+struct TuneArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Rows to tune, `system/variant`.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "walrus/put-tuned,walrus-embedded/tuned,kafka/tuned,rocksdb/batch-tuned,upstream/batch-tuned"
+    )]
+    rows: Vec<String>,
+    /// Trials of every row.
+    #[arg(long, default_value_t = 12)]
+    trials: usize,
 }
 
 #[derive(Debug, Args)]
@@ -81,22 +123,21 @@ struct RunArgs {
 pub(crate) fn main() -> i32 {
     match Cli::parse().command {
         Command::Worker => worker::main(),
+        Command::RawServer(args) => raw_server(&args),
+        Command::Tune(args) => report(tune(&args)),
         Command::Systems => systems(),
-        Command::Show(command) => match show::run(&command) {
-            Ok(()) => 0,
-            Err(error) => {
-                eprintln!("harness: {error}");
-                EXIT_USAGE
-            }
-        },
-        Command::Run(args) => match run(&args) {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("harness: {error}");
-                EXIT_USAGE
-            }
-        },
+        Command::Show(command) => {
+            report(show::run(&command).map(|()| 0).map_err(|error| error.to_string()))
+        }
+        Command::Run(args) => report(run(&args)),
     }
+}
+
+fn report(result: Result<i32, String>) -> i32 {
+    result.unwrap_or_else(|error| {
+        eprintln!("harness: {error}");
+        EXIT_USAGE
+    })
 }
 
 fn tools() -> Tools {
@@ -119,16 +160,37 @@ fn systems() -> i32 {
 
 fn run(args: &RunArgs) -> Result<i32, String> {
     watch_signals()?;
-    let wishes = Wishes {
-        profile: args.profile.clone(),
-        workloads: args.workload.clone(),
-        systems: args.systems.clone(),
-        repeats: args.repeats,
-        seconds: args.seconds,
-    };
-    let plan = Plan::make(&wishes, Throttle::read())?;
-    let estimate = plan.estimate();
+    let throttle = Throttle::read();
+    let plan = Plan::make(&args.wishes(), throttle)?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.profile));
+    announce(&plan, &out);
+    let place = BenchDir::make(&args.bench_dir)?;
+    std::fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
+    let mut env = environment(args, &place.0);
+    let warnings = judge(&preflight::look(&plan, &place.0, &env.tools, env.cores))?;
+    let result = prepare(&mut env, &plan).map_err(SessionError::from).and_then(|()| {
+        keep_provenance(&out, &provenance::describe(&env, &plan, &args.profile, throttle, &warnings))?;
+        Session::open(&env, &plan, &out)?.run()
+    });
+    drop(place);
+    point_latest_at(&out);
+    conclude(result, &out)
+}
+
+impl RunArgs {
+    fn wishes(&self) -> Wishes {
+        Wishes {
+            profile: self.profile.clone(),
+            workloads: self.workload.clone(),
+            systems: self.systems.clone(),
+            repeats: self.repeats,
+            seconds: self.seconds,
+        }
+    }
+}
+
+fn announce(plan: &Plan, out: &Path) {
+    let estimate = plan.estimate();
     println!(
         "{}: about {:.0} minutes, {:.0} GB written, {:.1} GB of disk; results in {}",
         plan.profile.about,
@@ -137,24 +199,108 @@ fn run(args: &RunArgs) -> Result<i32, String> {
         estimate.held_bytes / 1e9,
         out.display()
     );
-    let bench_dir = args.bench_dir.join(format!("walrus-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&bench_dir).map_err(|e| format!("{}: {e}", bench_dir.display()))?;
-    std::fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
-    let env = Env {
-        device: Device::of(&bench_dir),
-        bench_dir: bench_dir.clone(),
+}
+
+/// A directory of ours, removed at the end.
+struct BenchDir(PathBuf);
+
+impl BenchDir {
+    fn make(parent: &Path) -> Result<BenchDir, String> {
+        let dir = parent.join(format!("walrus-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        Ok(BenchDir(dir))
+    }
+}
+
+impl Drop for BenchDir {
+    fn drop(&mut self) {
+        // What cannot be removed is only space, and its name says whose it is.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn environment(args: &RunArgs, bench_dir: &Path) -> Env {
+    Env {
+        device: Device::of(bench_dir),
+        bench_dir: bench_dir.to_owned(),
         tools: tools(),
         settings_dir: Some(args.settings.clone()),
         kafka_bootstrap: args.kafka_bootstrap.clone(),
-        raw_settings: std::collections::HashMap::new(),
+        raw_settings: HashMap::new(),
         cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+        settings_override: None,
+    }
+}
+
+/// Prints what the preflight found; the warnings, unless something is fatal.
+fn judge(findings: &[Finding]) -> Result<Vec<String>, String> {
+    for finding in findings.iter().filter(|finding| !finding.is_fatal) {
+        eprintln!("warning: {}", finding.text);
+    }
+    let fatal: Vec<&str> =
+        findings.iter().filter(|finding| finding.is_fatal).map(|finding| finding.text.as_str()).collect();
+    if !fatal.is_empty() {
+        return Err(fatal.join("\n"));
+    }
+    Ok(findings.iter().map(|finding| finding.text.clone()).collect())
+}
+
+fn prepare(env: &mut Env, plan: &Plan) -> Result<(), RunError> {
+    machine::warm_memory(&env.bench_dir, plan.profile.warm_memory_bytes, plan.burst_bytes)?;
+    tune::best_raw(env, plan)
+}
+
+/// A continued run keeps the first description and adds its own.
+fn keep_provenance(out: &Path, now: &serde_json::Value) -> Result<(), RunError> {
+    let path = out.join(ENV_FILE);
+    let before = std::fs::read_to_string(&path).ok();
+    let before: Option<serde_json::Value> = before.and_then(|text| serde_json::from_str(&text).ok());
+    let mut all = before.unwrap_or_else(|| now.clone());
+    if let Some(map) = all.as_object_mut().filter(|map| map.get("started_utc") != now.get("started_utc")) {
+        let continued = map.entry("continued").or_insert_with(|| serde_json::json!([]));
+        if let Some(list) = continued.as_array_mut() {
+            list.push(now.clone());
+        }
+    }
+    let text = serde_json::to_string_pretty(&all).map_err(std::io::Error::from)?;
+    Ok(std::fs::write(path, text)?)
+}
+
+fn tune(args: &TuneArgs) -> Result<i32, String> {
+    watch_signals()?;
+    let place = BenchDir::make(&args.run.bench_dir)?;
+    let env = environment(&args.run, &place.0);
+    let rows: Vec<RowName> =
+        args.rows.iter().map(|row| RowName::parse(row)).collect::<Result<_, _>>()?;
+    let sweep = tune::Sweep {
+        rows,
+        workload: args.run.workload.first().cloned().unwrap_or_else(|| "writes-burst".into()),
+        trials: args.trials,
+        seconds: args.run.seconds.unwrap_or(5.0),
     };
-    let result = machine::warm_memory(&bench_dir, plan.profile.warm_memory_bytes, plan.burst_bytes)
-        .map_err(SessionError::from)
-        .and_then(|()| Session::open(&env, &plan, &out)?.run());
-    let _ = std::fs::remove_dir_all(&bench_dir);
-    point_latest_at(&out);
-    conclude(result, &out)
+    let result = tune::sweep(&env, &sweep, &args.run.settings);
+    drop(place);
+    match result {
+        Ok(()) => Ok(0),
+        Err(tune::TuneError::Run(RunError::Interrupted)) => Ok(EXIT_INTERRUPTED),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn raw_server(args: &RawServerArgs) -> i32 {
+    let config = RawServerConfig {
+        data_dir: args.data_dir.clone(),
+        port: args.port,
+        synced: args.synced,
+        read_bytes: args.read_bytes,
+    };
+    match walrus_drivers::raw_server::run(&config) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("raw-server: {error}");
+            EXIT_INCOMPLETE
+        }
+    }
 }
 
 fn watch_signals() -> Result<(), String> {
@@ -176,8 +322,8 @@ fn watch_signals() -> Result<(), String> {
 }
 
 fn default_out(profile: &str) -> PathBuf {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    PathBuf::from("results").join(format!("{}-{profile}", now.as_secs()))
+    let now = provenance::utc_now().replace(':', "");
+    PathBuf::from("results").join(format!("{now}-{profile}"))
 }
 
 /// `results/latest` names the newest run.

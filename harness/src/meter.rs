@@ -28,6 +28,9 @@ pub struct Meter {
 impl Meter {
     /// Reads all counters.
     pub fn start(worker_pid: u32, server_pid: Option<u32>, device: Option<Device>) -> Meter {
+        for pid in [Some(worker_pid), server_pid].into_iter().flatten() {
+            proc::reset_rss_peak(pid);
+        }
         let threads_before = proc::thread_cpu(worker_pid);
         Meter {
             started: Instant::now(),

@@ -31,6 +31,12 @@ impl ProcessUse {
     }
 }
 
+/// Lets the peak of `pid` begin anew (a server may have had other runs before).
+pub fn reset_rss_peak(pid: u32) {
+    // Where the kernel does not allow it, the peak is that of the process's whole life.
+    let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
 /// CPU time of each thread of `pid`, by thread id.
 pub fn thread_cpu(pid: u32) -> HashMap<u32, Duration> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return HashMap::new() };

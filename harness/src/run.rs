@@ -8,12 +8,13 @@
 //! ```
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use walrus_drivers::{Deployment, Server, Setup, System, Tier, Tools, registry};
 
 use crate::child::{RunError, Worker};
+use crate::fleet::{Fleet, Running};
 use crate::csv::{LatencyRow, SummaryRow, ThroughputRow};
 use crate::latency;
 use crate::machine;
@@ -29,7 +30,7 @@ use crate::workload::{Case, Kind};
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What all runs share.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Env {
     /// Where systems put their data.
     pub bench_dir: PathBuf,
@@ -45,6 +46,16 @@ pub struct Env {
     pub raw_settings: HashMap<Tier, toml::Table>,
     /// CPUs of the machine.
     pub cores: u32,
+    /// Settings to use instead of those of the profiles (trials of `harness tune`).
+    pub settings_override: Option<toml::Table>,
+}
+
+impl Env {
+    /// The same, with these settings for every row.
+    #[must_use]
+    pub fn with_settings(&self, settings: toml::Table) -> Env {
+        Env { settings_override: Some(settings), ..self.clone() }
+    }
 }
 
 /// One run that is to be done.
@@ -80,14 +91,14 @@ pub struct Outcome {
 }
 
 /// Runs a task. A failure of the system is an outcome with an error; only an interruption is `Err`.
-pub fn run(env: &Env, task: &Task) -> Result<Outcome, RunError> {
+pub fn run(env: &Env, fleet: &mut Fleet, task: &Task) -> Result<Outcome, RunError> {
     let mut outcome = Outcome {
         summary: blank_row(task),
         throughput: Vec::new(),
         latencies: Vec::new(),
     };
     let data_dir = env.bench_dir.join("run");
-    let result = clean(&data_dir).and_then(|()| attempt(env, task, &mut outcome));
+    let result = clean(&data_dir).and_then(|()| attempt(env, fleet, task, &mut outcome));
     let cleaned = clean(&data_dir).and_then(|()| machine::quiesce());
     for result in [result, cleaned] {
         match result {
@@ -102,7 +113,7 @@ pub fn run(env: &Env, task: &Task) -> Result<Outcome, RunError> {
     Ok(outcome)
 }
 
-fn clean(dir: &PathBuf) -> Result<(), RunError> {
+fn clean(dir: &Path) -> Result<(), RunError> {
     if dir.exists() {
         std::fs::remove_dir_all(dir)?;
     }
@@ -110,21 +121,33 @@ fn clean(dir: &PathBuf) -> Result<(), RunError> {
     Ok(())
 }
 
-fn attempt(env: &Env, task: &Task, outcome: &mut Outcome) -> Result<(), RunError> {
+fn attempt(env: &Env, fleet: &mut Fleet, task: &Task, outcome: &mut Outcome) -> Result<(), RunError> {
     let system = registry::find(&task.row.system, task.row.deployment)
         .ok_or_else(|| RunError::System(format!("{} is not built in", task.row.system)))?;
     system.check(&env.tools)?;
-    let mut setup = setup(env, task)?;
-    let mut server = system.start(&setup)?;
-    if let Some(server) = &server {
-        setup.endpoint = Some(server.endpoint().to_owned());
+    let mut run = Run { env, task, system: system.as_ref(), setup: setup(env, task)? };
+    if !system.needs_warmup() {
+        let mut server = system.start(&run.setup)?;
+        run.setup.endpoint = server.as_ref().map(|server| server.endpoint().to_owned());
+        run.measure(&mut server, outcome)?;
+        return server.map_or(Ok(()), |mut server| Ok(server.stop()?));
     }
-    let run = Run { env, task, system: system.as_ref(), setup };
+    // Topics of their own, since the server has a past and a future.
+    run.setup.topics = fleet.fresh_topics(task.case.topics);
+    let Some(running) = fleet.take(run.system, &mut run.setup, &task.load)? else {
+        return run.measure(&mut None, outcome);
+    };
+    outcome.summary.warmup_s = running.warmup_s;
+    let Running { key, server, data_dir, warmup_s } = running;
+    let mut server = Some(server);
     run.measure(&mut server, outcome)?;
-    if let Some(mut server) = server {
-        server.stop()?;
+    match server {
+        Some(server) => {
+            let running = Running { key, server, data_dir, warmup_s };
+            fleet.give_back(running, &run.setup, run.system, task.kill)
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn setup(env: &Env, task: &Task) -> Result<Setup, RunError> {
@@ -132,17 +155,23 @@ fn setup(env: &Env, task: &Task) -> Result<Setup, RunError> {
         task.row.variant.split('-').filter(|word| !word.is_empty()).map(str::to_owned).collect();
     let is_latency = matches!(task.case.kind, Kind::Open | Kind::Tail);
     let best_raw = env.raw_settings.get(&task.case.tier).filter(|_| is_embedded_raw(&task.row));
-    let settings = match best_raw {
+    // The networked ceiling is driven by our client, with our client's settings.
+    let is_networked_raw = task.row.system == "raw" && task.row.deployment == Deployment::Networked;
+    let whose = if is_networked_raw { "walrus" } else { &task.row.system };
+    let mut settings = match env.settings_override.as_ref().or(best_raw) {
         Some(table) => table.clone(),
         None => settings::for_row(
             env.settings_dir.as_deref(),
-            &task.row.system,
+            whose,
             &variant,
             task.case.tier,
             is_latency,
         )
         .map_err(|error| RunError::System(error.to_string()))?,
     };
+    if is_networked_raw {
+        settings.remove("server");
+    }
     Ok(Setup {
         data_dir: env.bench_dir.join("run"),
         topics: (0..task.case.topics).map(|topic| format!("bench-{topic}")).collect(),

@@ -15,6 +15,7 @@ use walrus_drivers::Deployment;
 
 use crate::child::{RunError, check_stop};
 use crate::csv::{self, CsvError, SummaryRow};
+use crate::fleet::{Fleet, WarmUp};
 use crate::plan::{Block, Plan, has_ceilings};
 use crate::profile::RowName;
 use crate::run::{self, Env, Outcome, Task};
@@ -36,7 +37,6 @@ pub enum SessionError {
 }
 
 /// A results directory that is being filled.
-#[derive(Debug)]
 pub struct Session<'a> {
     env: &'a Env,
     plan: &'a Plan,
@@ -44,6 +44,7 @@ pub struct Session<'a> {
     rows: Vec<SummaryRow>,
     progress: ProgressBar,
     done_s: f64,
+    fleet: Fleet,
 }
 
 impl<'a> Session<'a> {
@@ -55,7 +56,10 @@ impl<'a> Session<'a> {
         let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {eta} left  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         progress.set_style(style);
-        Ok(Session { env, plan, out: out.to_owned(), rows, progress, done_s: 0.0 })
+        let profile = &plan.profile;
+        let warm_up = WarmUp { window_s: profile.warmup_window_s, s_max: profile.warmup_s_max };
+        let fleet = Fleet::new(&env.bench_dir, warm_up);
+        Ok(Session { env, plan, out: out.to_owned(), rows, progress, done_s: 0.0, fleet })
     }
 
     /// Runs every block; what is there already is not run again. Returns all rows.
@@ -146,7 +150,7 @@ impl<'a> Session<'a> {
         let is_done = self.rows.iter().any(|row| row.run_id == task.run_id && row.error.is_empty());
         if !is_done {
             check_stop()?;
-            let outcome = run::run(self.env, task)?;
+            let outcome = run::run(self.env, &mut self.fleet, task)?;
             self.say(&told(&label, &outcome.summary));
             self.keep(outcome)?;
         }
