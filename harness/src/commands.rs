@@ -164,6 +164,9 @@ fn run(args: &RunArgs) -> Result<i32, String> {
     let plan = Plan::make(&args.wishes(), throttle)?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.profile));
     announce(&plan, &out);
+    if !args.yes && !agreed(&plan)? {
+        return Ok(EXIT_INTERRUPTED);
+    }
     let place = BenchDir::make(&args.bench_dir)?;
     std::fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     let mut env = environment(args, &place.0);
@@ -199,6 +202,19 @@ fn announce(plan: &Plan, out: &Path) {
         estimate.held_bytes / 1e9,
         out.display()
     );
+}
+
+/// Asks before a run of more than half an hour, if there is somebody to ask.
+fn agreed(plan: &Plan) -> Result<bool, String> {
+    use std::io::{IsTerminal, Write};
+    if plan.estimate().seconds < 1800.0 || !std::io::stdin().is_terminal() {
+        return Ok(true);
+    }
+    print!("Start? [Y/n] ");
+    let mut answer = String::new();
+    std::io::stdout().flush().map_err(|e| e.to_string())?;
+    std::io::stdin().read_line(&mut answer).map_err(|e| e.to_string())?;
+    Ok(!answer.trim().to_lowercase().starts_with('n'))
 }
 
 /// A directory of ours, removed at the end.

@@ -248,16 +248,15 @@ impl Run<'_> {
         let mut reading = meter.read();
         let mut settle_s = 0.0;
         if self.task.kill {
-            match server {
-                Some(server) => server.kill()?,
-                None => worker.kill()?,
+            if let Some(server) = server {
+                server.kill()?;
             }
+            // Embedded: it holds the data. Networked: a client whose server is gone has no manners.
+            worker.kill()?;
             outcome.summary.marks = join_marks(&outcome.summary.marks, "killed");
         } else {
             settle_s = settle(&mut worker)?;
             reading = meter.read();
-        }
-        if server.is_some() || !self.task.kill {
             worker.quit()?;
         }
         if let (true, Some(server)) = (self.task.kill, server) {

@@ -246,3 +246,114 @@ fn tail(
     }
     Ok(latencies)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    use walrus_drivers::{Ack, Consumer, Producer, Tier, Tools};
+
+    use crate::load::{Lane, Limit};
+    use crate::record::RecordBytes;
+
+    /// Keeps records in memory, acknowledges all of them, and loses one that it was told to lose.
+    struct Forgetful {
+        topics: Vec<Mutex<Vec<Vec<u8>>>>,
+        loses_ticket: Option<u64>,
+    }
+
+    impl Forgetful {
+        fn new(loses_ticket: Option<u64>) -> Forgetful {
+            Forgetful { topics: (0..3).map(|_| Mutex::default()).collect(), loses_ticket }
+        }
+    }
+
+    impl Session for Forgetful {
+        fn create_topics(&self) -> Result<(), DriverError> {
+            Ok(())
+        }
+
+        fn producer(&self, _id: u32) -> Result<Box<dyn Producer + '_>, DriverError> {
+            Ok(Box::new(Writer { store: self, sent: 0, acked: 0 }))
+        }
+
+        fn consumer(&self, topic: usize, _at_end: bool) -> Result<Box<dyn Consumer + '_>, DriverError> {
+            Ok(Box::new(Reader(self.topics[topic].lock().unwrap().clone())))
+        }
+    }
+
+    struct Writer<'a> {
+        store: &'a Forgetful,
+        sent: u64,
+        acked: u64,
+    }
+
+    impl Producer for Writer<'_> {
+        fn send(&mut self, topic: usize, ticket: u64, record: &[u8]) -> Result<(), DriverError> {
+            if self.store.loses_ticket != Some(ticket) {
+                self.store.topics[topic].lock().unwrap().push(record.to_vec());
+            }
+            self.sent = ticket + 1;
+            Ok(())
+        }
+
+        fn poll(&mut self, _wait: Duration, acks: &mut Vec<Ack>) -> Result<(), DriverError> {
+            acks.push(Ack { first_ticket: self.acked, count: self.sent - self.acked, ok: true });
+            self.acked = self.sent;
+            Ok(())
+        }
+
+        fn flush(&mut self) -> Result<(), DriverError> {
+            Ok(())
+        }
+    }
+
+    /// Gives all records in one go, then none.
+    struct Reader(Vec<Vec<u8>>);
+
+    impl Consumer for Reader {
+        fn fetch(&mut self, _: Duration, sink: &mut dyn FnMut(&[u8])) -> Result<usize, DriverError> {
+            let records = std::mem::take(&mut self.0);
+            records.iter().for_each(|record| sink(record));
+            Ok(records.len())
+        }
+    }
+
+    fn load_and_verify(loses_ticket: Option<u64>) -> Proof {
+        let setup = Setup {
+            data_dir: "unused".into(),
+            topics: vec!["a".into(), "b".into(), "c".into()],
+            tier: Tier::Memory,
+            producers: 1,
+            one_in_flight: false,
+            in_flight_bytes: 10_000,
+            variant: Vec::new(),
+            settings: toml::Table::new(),
+            tools: Tools::default(),
+            endpoint: None,
+        };
+        let store = Forgetful::new(loses_ticket);
+        let assignment = Assignment { producers: 1, topics: 3 };
+        let lane = Lane::new(0, assignment, &setup.topics, RecordBytes { min: 16, max: 200 });
+        let limit = Limit::new(Instant::now(), None, Some(200_000));
+        let mut producer = store.producer(0).unwrap();
+        let result = lane.run_closed(producer.as_mut(), Some(10_000), &limit, &Progress::default()).unwrap();
+        verify(&setup, &store, &[result.claim], 2).unwrap()
+    }
+
+    #[test]
+    fn an_honest_system_passes() {
+        let proof = load_and_verify(None);
+        assert_eq!(proof.verdict(), Ok(()));
+        assert!(proof.records > 1000);
+    }
+
+    #[test]
+    fn one_lost_record_in_the_middle_fails() {
+        let proof = load_and_verify(Some(100));
+        assert_eq!(proof.missing, 1);
+        assert!(proof.verdict().is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! The harness as its users run it: the binary, its CSV files, Ctrl-C.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn harness(dir: &Path, workloads: &str, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
+    command
+        .args(["run", "--yes", "--profile", "smoke", "--systems", "null,raw", "--workload", workloads])
+        .arg("--bench-dir")
+        .arg(dir)
+        .arg("--out")
+        .arg(dir.join("results/one"))
+        .args(more)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    command
+}
+
+/// On the disk of the build: `/tmp` may be in memory, which the preflight refuses.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn column<'a>(summary: &'a str, name: &str) -> Vec<&'a str> {
+    let mut lines = summary.lines();
+    let index = lines.next().unwrap().split(',').position(|column| column == name).unwrap();
+    lines.map(|line| line.split(',').nth(index).unwrap()).collect()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+#[test]
+fn null_and_raw_leave_csv_files_and_nothing_else() {
+    let dir = scratch();
+    assert!(harness(dir.path(), "writes-burst", &[]).status().unwrap().success());
+    let results = dir.path().join("results/one");
+    let summary = read(&results.join("summary.csv"));
+    assert_eq!(column(&summary, "system"), ["raw", "null", "raw"]);
+    assert!(column(&summary, "error").iter().all(|error| error.is_empty()), "{summary}");
+    let acked: Vec<u64> = column(&summary, "records_acked").iter().map(|n| n.parse().unwrap()).collect();
+    assert!(acked.iter().all(|&records| records > 80_000), "{acked:?}");
+    assert!(column(&summary, "ceiling_pct").iter().filter(|pct| !pct.is_empty()).count() == 2);
+    assert!(read(&results.join("throughput.csv")).lines().count() > 3);
+    assert!(read(&results.join("env.json")).contains("\"command_line\""));
+    assert!(dir.path().join("results/latest/summary.csv").exists());
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left, ["results"]);
+}
+
+#[test]
+fn the_same_out_goes_on_and_runs_nothing_twice() {
+    let dir = scratch();
+    assert!(harness(dir.path(), "writes-burst", &[]).status().unwrap().success());
+    let summary = dir.path().join("results/one/summary.csv");
+    let before = read(&summary);
+    assert!(harness(dir.path(), "writes-burst", &["--repeats", "2"]).status().unwrap().success());
+    let after = read(&summary);
+    assert!(after.starts_with(&before), "rows that were there are kept as they were");
+    assert_eq!(column(&after, "repeat"), ["1", "1", "1", "2", "2", "2"]);
+}
+
+#[test]
+fn ctrl_c_leaves_what_was_measured_and_no_children() {
+    let dir = scratch();
+    let mut child = harness(dir.path(), "writes-burst,writes", &["--seconds", "60"]).spawn().unwrap();
+    let summary = dir.path().join("results/one/summary.csv");
+    wait_for(&mut child, |pid| read(&summary).lines().count() == 4 && !children(pid).is_empty());
+    let before = children(child.id());
+    let pid = libc::pid_t::try_from(child.id()).unwrap();
+    // SAFETY: plain system call; the child was not reaped yet, so the pid is still its own.
+    unsafe { libc::kill(pid, libc::SIGINT) };
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(column(&read(&summary), "workload"), ["writes-burst"; 3]);
+    let alive = |pid: &u32| read(Path::new(&format!("/proc/{pid}/stat"))).contains("harness");
+    assert!(!before.iter().any(alive), "{before:?}");
+    assert!(!dir.path().join(format!("walrus-bench-{}", child.id())).exists());
+}
+
+#[test]
+fn killed_hard_the_harness_takes_its_children_along() {
+    let dir = scratch();
+    let mut child = harness(dir.path(), "writes", &["--seconds", "60"]).spawn().unwrap();
+    wait_for(&mut child, |pid| !children(pid).is_empty());
+    let before = children(child.id());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let alive = |pid: &u32| !matches!(state(*pid), None | Some('Z'));
+    while before.iter().any(alive) {
+        assert!(Instant::now() < deadline, "{before:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn wrong_words_are_told_with_the_right_ones() {
+    let dir = scratch();
+    let output = harness(dir.path(), "wirtes", &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("writes-burst"));
+}
+
+fn wait_for(child: &mut Child, mut is_there: impl FnMut(u32) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_there(child.id()) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended early");
+        assert!(Instant::now() < deadline, "nothing happened");
+        std::thread::yield_now();
+    }
+}
+
+fn state(pid: u32) -> Option<char> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text[text.rfind(')')? + 2..].chars().next()
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| {
+            let text = read(Path::new(&format!("/proc/{pid}/stat")));
+            let ppid = text.rfind(')').and_then(|at| text[at + 2..].split(' ').nth(1)?.parse().ok());
+            ppid == Some(parent)
+        })
+        .collect()
+}
