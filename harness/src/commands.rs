@@ -126,9 +126,7 @@ pub(crate) fn main() -> i32 {
         Command::RawServer(args) => raw_server(&args),
         Command::Tune(args) => report(tune(&args)),
         Command::Systems => systems(),
-        Command::Show(command) => {
-            report(show::run(&command).map(|()| 0).map_err(|error| error.to_string()))
-        }
+        Command::Show(command) => report(show::run(&command).map(|()| 0).map_err(|error| error.to_string())),
         Command::Run(args) => report(run(&args)),
     }
 }
@@ -286,8 +284,7 @@ fn tune(args: &TuneArgs) -> Result<i32, String> {
     watch_signals()?;
     let place = BenchDir::make(&args.run.bench_dir)?;
     let env = environment(&args.run, &place.0);
-    let rows: Vec<RowName> =
-        args.rows.iter().map(|row| RowName::parse(row)).collect::<Result<_, _>>()?;
+    let rows: Vec<RowName> = args.rows.iter().map(|row| RowName::parse(row)).collect::<Result<_, _>>()?;
     let sweep = tune::Sweep {
         rows,
         workload: args.run.workload.first().cloned().unwrap_or_else(|| "writes-burst".into()),

@@ -197,8 +197,7 @@ pub fn rewrite<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), CsvError> {
     let temporary = path.with_extension("csv.new");
     let _ = std::fs::remove_file(&temporary);
     append(&temporary, rows)?;
-    std::fs::rename(&temporary, path)
-        .map_err(|e| CsvError::Csv { path: path.to_owned(), source: e.into() })
+    std::fs::rename(&temporary, path).map_err(|e| CsvError::Csv { path: path.to_owned(), source: e.into() })
 }
 
 /// Reads all rows; a file that does not exist has none.

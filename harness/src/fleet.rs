@@ -62,12 +62,7 @@ impl Fleet {
 
     /// The kept server for this setup, or a new, warmed one. Sets `data_dir` and `endpoint`.
     /// `None`: the endpoint of the setup names a server that is not ours.
-    pub fn take(
-        &mut self,
-        system: &dyn System,
-        setup: &mut Setup,
-        load: &Load,
-    ) -> Result<Option<Running>, RunError> {
+    pub fn take(&mut self, system: &dyn System, setup: &mut Setup, load: &Load) -> Result<Option<Running>, RunError> {
         let key = system.server_key(setup);
         if let Some(index) = self.kept.iter().position(|running| running.key == key) {
             let running = self.kept.remove(index);
@@ -167,12 +162,7 @@ fn remove_topics(system: &dyn System, setup: &Setup) -> Result<(), RunError> {
 }
 
 fn spec(system: &dyn System, setup: &Setup, job: Job) -> Spec {
-    Spec {
-        system: system.name().to_owned(),
-        deployment: system.deployment(),
-        setup: setup.clone(),
-        job,
-    }
+    Spec { system: system.name().to_owned(), deployment: system.deployment(), setup: setup.clone(), job }
 }
 
 /// Stops a server and removes its data.

@@ -334,10 +334,7 @@ impl Lane {
     ) -> Result<LaneResult, DriverError> {
         producer.flush()?;
         let deadline = Instant::now() + DRAIN_TIMEOUT;
-        while self.settled_records < self.next_ticket
-            && !limit.is_aborted()
-            && Instant::now() < deadline
-        {
+        while self.settled_records < self.next_ticket && !limit.is_aborted() && Instant::now() < deadline {
             self.collect(producer, POLL_MAX, schedule, progress)?;
         }
         Ok(LaneResult {

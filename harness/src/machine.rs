@@ -38,10 +38,7 @@ impl Throttle {
             0 => available / 100 * number(ratio),
             bytes => bytes,
         };
-        Throttle::new(
-            bytes("dirty_background_bytes", "dirty_background_ratio"),
-            bytes("dirty_bytes", "dirty_ratio"),
-        )
+        Throttle::new(bytes("dirty_background_bytes", "dirty_background_ratio"), bytes("dirty_bytes", "dirty_ratio"))
     }
 
     fn new(background_bytes: u64, dirty_bytes: u64) -> Throttle {

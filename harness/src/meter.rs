@@ -57,15 +57,17 @@ impl Meter {
     pub fn read(&self) -> Reading {
         let worker = ProcessUse::read(self.worker_pid);
         let server = self.server_pid.map(ProcessUse::read);
-        let busiest = self.threads.iter().map(|(tid, cpu)| {
-            cpu.saturating_sub(self.threads_before.get(tid).copied().unwrap_or_default())
-        });
+        let busiest = self
+            .threads
+            .iter()
+            .map(|(tid, cpu)| cpu.saturating_sub(self.threads_before.get(tid).copied().unwrap_or_default()));
         let busiest = busiest.max().unwrap_or_default().as_secs_f64();
         let holder = server.unwrap_or(worker);
         let holder_before = if server.is_some() { self.server } else { self.worker };
-        let flushes = self.device.as_ref().and_then(|device| {
-            Some(device.read().flushes?.saturating_sub(self.device_before.flushes?))
-        });
+        let flushes = self
+            .device
+            .as_ref()
+            .and_then(|device| Some(device.read().flushes?.saturating_sub(self.device_before.flushes?)));
         Reading {
             elapsed: self.started.elapsed(),
             client_cpu: worker.cpu.saturating_sub(self.worker.cpu),
@@ -74,8 +76,7 @@ impl Meter {
             rss_peak_bytes: holder.rss_peak_bytes,
             device_flushes: flushes,
             steal_pct: MachineCpu::read().steal_pct_since(self.machine),
-            busiest_thread: (self.sampled > Duration::from_millis(900))
-                .then(|| busiest / self.sampled.as_secs_f64()),
+            busiest_thread: (self.sampled > Duration::from_millis(900)).then(|| busiest / self.sampled.as_secs_f64()),
         }
     }
 }
@@ -101,8 +102,8 @@ impl Reading {
         let per_million = |cpu: Duration| (millions > 0.0).then(|| cpu.as_secs_f64() / millions);
         row.cpu_s_per_million_client = per_million(self.client_cpu);
         row.cpu_s_per_million_server = self.server_cpu.and_then(per_million);
-        row.disk_bytes_per_payload_byte = (row.payload_bytes_total > 0)
-            .then(|| self.written_bytes as f64 / row.payload_bytes_total as f64);
+        row.disk_bytes_per_payload_byte =
+            (row.payload_bytes_total > 0).then(|| self.written_bytes as f64 / row.payload_bytes_total as f64);
         row.peak_rss_mb = Some(self.rss_peak_bytes as f64 / 1e6);
         row.device_flushes = self.device_flushes;
         row.steal_pct = Some(self.steal_pct);

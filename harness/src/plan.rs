@@ -119,14 +119,16 @@ impl Plan {
         let load = self.load(&block.case);
         let (start_s, bytes_per_s) = habits(row, block.case.tier);
         let by_time = load.seconds.unwrap_or(f64::MAX) * bytes_per_s;
-        let by_rate = load.rate_per_s.map_or(f64::MAX, |rate| {
-            rate * block.case.record_bytes.mean() * load.seconds.unwrap_or(0.0)
-        });
+        let by_rate = load
+            .rate_per_s
+            .map_or(f64::MAX, |rate| rate * block.case.record_bytes.mean() * load.seconds.unwrap_or(0.0));
         let by_volume = load.payload_bytes.map_or(f64::MAX, |bytes| bytes as f64);
         let bytes = by_time.min(by_volume).min(by_rate);
-        let load_s = load.seconds.unwrap_or(0.0).min(bytes / bytes_per_s.min(by_rate)).max(
-            if load.payload_bytes.is_none() { load.seconds.unwrap_or(0.0) } else { 0.0 },
-        );
+        let load_s = load
+            .seconds
+            .unwrap_or(0.0)
+            .min(bytes / bytes_per_s.min(by_rate))
+            .max(if load.payload_bytes.is_none() { load.seconds.unwrap_or(0.0) } else { 0.0 });
         let written = if row.system == "null" { 0.0 } else { bytes };
         let is_proved = !matches!(row.system.as_str(), "null" | "raw");
         let proof_s = if is_proved { bytes / READ_BYTES_PER_S + 0.5 } else { 0.0 };
@@ -183,12 +185,7 @@ fn tables(profile: &Profile, workloads: &[String]) -> Result<Vec<BlockTable>, St
     Ok(tables)
 }
 
-fn add_blocks(
-    table: &BlockTable,
-    profile: &Profile,
-    wishes: &Wishes,
-    blocks: &mut Vec<Block>,
-) -> Result<(), String> {
+fn add_blocks(table: &BlockTable, profile: &Profile, wishes: &Wishes, blocks: &mut Vec<Block>) -> Result<(), String> {
     let workload = workload::find(&table.workload, &table.rates_per_s).map_err(|e| e.to_string())?;
     let rows: Vec<RowName> = table.rows.iter().map(|row| RowName::parse(row)).collect::<Result<_, _>>()?;
     for case in workload.cases {
@@ -228,8 +225,7 @@ fn keep_needed_ceilings(rows: &mut Vec<RowName>) {
 mod tests {
     use super::*;
 
-    const THROTTLE: Throttle =
-        Throttle { background_bytes: 2 << 30, dirty_bytes: 4 << 30, point_bytes: 3 << 30 };
+    const THROTTLE: Throttle = Throttle { background_bytes: 2 << 30, dirty_bytes: 4 << 30, point_bytes: 3 << 30 };
 
     fn plan(profile: &str, workloads: &[&str], systems: &[&str]) -> Plan {
         let words = |list: &[&str]| list.iter().map(|&word| word.to_owned()).collect();

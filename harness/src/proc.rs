@@ -139,10 +139,7 @@ impl Device {
         }) else {
             return DeviceUse::default();
         };
-        DeviceUse {
-            written_bytes: numbers.get(6).copied().unwrap_or(0) * 512,
-            flushes: numbers.get(15).copied(),
-        }
+        DeviceUse { written_bytes: numbers.get(6).copied().unwrap_or(0) * 512, flushes: numbers.get(15).copied() }
     }
 
     /// `write back` or `write through`: does the device hold written data in a volatile cache?

@@ -125,10 +125,7 @@ fn dirty_settings() -> BTreeMap<String, String> {
 }
 
 fn versions(env: &Env) -> BTreeMap<String, String> {
-    registry::systems()
-        .iter()
-        .map(|system| (system.name().to_owned(), system.version(&env.tools)))
-        .collect()
+    registry::systems().iter().map(|system| (system.name().to_owned(), system.version(&env.tools))).collect()
 }
 
 fn system_settings(env: &Env) -> BTreeMap<String, Value> {

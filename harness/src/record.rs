@@ -120,10 +120,8 @@ impl Checker {
 pub fn peek(record: &[u8]) -> Option<Header> {
     let (producer, rest) = record.split_first_chunk::<4>()?;
     let (sequence, rest) = rest.split_first_chunk::<8>()?;
-    (rest.len() >= 4).then_some(Header {
-        producer: u32::from_le_bytes(*producer),
-        sequence: u64::from_le_bytes(*sequence),
-    })
+    (rest.len() >= 4)
+        .then_some(Header { producer: u32::from_le_bytes(*producer), sequence: u64::from_le_bytes(*sequence) })
 }
 
 /// Prepared records of one producer.

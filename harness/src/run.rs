@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use walrus_drivers::{Deployment, Server, Setup, System, Tier, Tools, registry};
 
 use crate::child::{RunError, Worker};
-use crate::fleet::{Fleet, Running};
 use crate::csv::{LatencyRow, SummaryRow, ThroughputRow};
+use crate::fleet::{Fleet, Running};
 use crate::latency;
 use crate::machine;
 use crate::meter::{Meter, Reading};
@@ -92,11 +92,7 @@ pub struct Outcome {
 
 /// Runs a task. A failure of the system is an outcome with an error; only an interruption is `Err`.
 pub fn run(env: &Env, fleet: &mut Fleet, task: &Task) -> Result<Outcome, RunError> {
-    let mut outcome = Outcome {
-        summary: blank_row(task),
-        throughput: Vec::new(),
-        latencies: Vec::new(),
-    };
+    let mut outcome = Outcome { summary: blank_row(task), throughput: Vec::new(), latencies: Vec::new() };
     let data_dir = env.bench_dir.join("run");
     let result = clean(&data_dir).and_then(|()| attempt(env, fleet, task, &mut outcome));
     let cleaned = clean(&data_dir).and_then(|()| machine::quiesce());
@@ -151,8 +147,7 @@ fn attempt(env: &Env, fleet: &mut Fleet, task: &Task, outcome: &mut Outcome) -> 
 }
 
 fn setup(env: &Env, task: &Task) -> Result<Setup, RunError> {
-    let variant: Vec<String> =
-        task.row.variant.split('-').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    let variant: Vec<String> = task.row.variant.split('-').filter(|word| !word.is_empty()).map(str::to_owned).collect();
     let is_latency = matches!(task.case.kind, Kind::Open | Kind::Tail);
     let best_raw = env.raw_settings.get(&task.case.tier).filter(|_| is_embedded_raw(&task.row));
     // The networked ceiling is driven by our client, with our client's settings.
@@ -160,14 +155,8 @@ fn setup(env: &Env, task: &Task) -> Result<Setup, RunError> {
     let whose = if is_networked_raw { "walrus" } else { &task.row.system };
     let mut settings = match env.settings_override.as_ref().or(best_raw) {
         Some(table) => table.clone(),
-        None => settings::for_row(
-            env.settings_dir.as_deref(),
-            whose,
-            &variant,
-            task.case.tier,
-            is_latency,
-        )
-        .map_err(|error| RunError::System(error.to_string()))?,
+        None => settings::for_row(env.settings_dir.as_deref(), whose, &variant, task.case.tier, is_latency)
+            .map_err(|error| RunError::System(error.to_string()))?,
     };
     if is_networked_raw {
         settings.remove("server");
@@ -229,21 +218,12 @@ impl Run<'_> {
     }
 
     /// Writes. Of a read workload this part is not measured.
-    fn load(
-        &self,
-        server: &mut MaybeServer,
-        outcome: &mut Outcome,
-        unmeasured: bool,
-    ) -> Result<Drained, RunError> {
+    fn load(&self, server: &mut MaybeServer, outcome: &mut Outcome, unmeasured: bool) -> Result<Drained, RunError> {
         let command = self.system.worker_command(&self.setup)?;
         let spec = self.spec(Job::Load(self.task.load.clone()));
         let mut worker = Worker::spawn(&spec, command)?;
         let mut meter = self.start(&mut worker, server.as_deref())?;
-        let mut scrap = Outcome {
-            summary: outcome.summary.clone(),
-            throughput: Vec::new(),
-            latencies: Vec::new(),
-        };
+        let mut scrap = Outcome { summary: outcome.summary.clone(), throughput: Vec::new(), latencies: Vec::new() };
         let drained = watch(&worker, &mut meter, &mut outcome.throughput, &self.task.run_id)?;
         let mut reading = meter.read();
         let mut settle_s = 0.0;
@@ -294,12 +274,7 @@ impl Run<'_> {
         Ok((proof, settle_s))
     }
 
-    fn read(
-        &self,
-        server: &mut MaybeServer,
-        records: u64,
-        outcome: &mut Outcome,
-    ) -> Result<(), RunError> {
+    fn read(&self, server: &mut MaybeServer, records: u64, outcome: &mut Outcome) -> Result<(), RunError> {
         if self.task.case.kind == Kind::ReadCold {
             machine::drop_cache(&self.setup.data_dir)?;
         }
@@ -436,9 +411,12 @@ fn peak(curve: &[ThroughputRow]) -> Option<f64> {
     };
     let first = curve.first().filter(|row| row.t_ms >= 400);
     let first = first.map(|row| row.records_acked as f64 * 1000.0 / row.t_ms as f64);
-    curve.windows(2).filter(full).map(per_s).chain(first).fold(None, |best: Option<f64>, rate| {
-        Some(best.map_or(rate, |best| best.max(rate)))
-    })
+    curve
+        .windows(2)
+        .filter(full)
+        .map(per_s)
+        .chain(first)
+        .fold(None, |best: Option<f64>, rate| Some(best.map_or(rate, |best| best.max(rate))))
 }
 
 /// Takes the findings into the row.

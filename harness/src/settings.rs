@@ -71,10 +71,7 @@ pub fn read(dir: Option<&Path>, system: &str) -> Result<toml::Table, SettingsErr
     let text = match &path {
         Some(path) if path.exists() => std::fs::read_to_string(path)
             .map_err(|error| SettingsError::Bad { path: path.clone(), why: error.to_string() })?,
-        _ => BUILT_IN
-            .iter()
-            .find(|(name, _)| *name == system)
-            .map_or_else(String::new, |(_, text)| (*text).to_owned()),
+        _ => BUILT_IN.iter().find(|(name, _)| *name == system).map_or_else(String::new, |(_, text)| (*text).to_owned()),
     };
     let path = path.unwrap_or_else(|| format!("{system}.toml").into());
     let table: toml::Table =

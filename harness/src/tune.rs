@@ -131,7 +131,8 @@ pub fn sweep(env: &Env, sweep: &Sweep, dir: &Path) -> Result<(), TuneError> {
             println!("{}: its profile has no [grid], nothing to sweep", row.system);
             continue;
         };
-        let base = settings::for_row(Some(dir), &row.system, &words(&row.variant), case.tier, case.rate_per_s.is_some())?;
+        let base =
+            settings::for_row(Some(dir), &row.system, &words(&row.variant), case.tier, case.rate_per_s.is_some())?;
         let mut best: Option<SummaryRow> = None;
         for overlay in spread(&combinations(grid), sweep.trials) {
             check_stop()?;

@@ -63,8 +63,7 @@ impl Proof {
             (self.reordered, "acknowledged records are out of order"),
             (self.never_sent, "records are there that were never sent"),
         ];
-        let told: Vec<String> =
-            faults.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        let told: Vec<String> = faults.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         if told.is_empty() { Ok(()) } else { Err(told.join(", ")) }
     }
 }

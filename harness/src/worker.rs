@@ -93,11 +93,9 @@ fn run() -> Result<(), WorkerError> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line)?;
     let spec: Spec = serde_json::from_str(&line)?;
-    let system = registry::find(&spec.system, spec.deployment).ok_or_else(|| {
-        DriverError::Unavailable {
-            cause: format!("{} is not built into this harness", spec.system),
-            remedy: "build it with its feature (`--features kafka,rocksdb`)".into(),
-        }
+    let system = registry::find(&spec.system, spec.deployment).ok_or_else(|| DriverError::Unavailable {
+        cause: format!("{} is not built into this harness", spec.system),
+        remedy: "build it with its feature (`--features kafka,rocksdb`)".into(),
     })?;
     let opening = Instant::now();
     let session = system.open(&spec.setup)?;

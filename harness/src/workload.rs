@@ -138,9 +138,10 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 /// The workload of this name; `rates_per_s`, if any, take the place of its own.
 pub fn find(name: &str, rates_per_s: &[f64]) -> Result<Workload, WorkloadError> {
-    let (_, text) = TEXTS.iter().find(|(known, _)| *known == name).ok_or_else(|| {
-        WorkloadError::Unknown(name.to_owned(), names().collect::<Vec<_>>().join(", "))
-    })?;
+    let (_, text) = TEXTS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .ok_or_else(|| WorkloadError::Unknown(name.to_owned(), names().collect::<Vec<_>>().join(", ")))?;
     parse(name, text, rates_per_s).map_err(|why| WorkloadError::Bad(name.to_owned(), why))
 }
 
