@@ -151,7 +151,8 @@ fn systems() -> i32 {
             Ok(()) => system.version(&tools),
             Err(error) => format!("cannot run: {error}"),
         };
-        println!("{:<16} {:<10?} {state}", system.name(), system.deployment());
+        let deployment = format!("{:?}", system.deployment()).to_lowercase();
+        println!("{:<16} {deployment:<10} {state}", system.name());
     }
     0
 }

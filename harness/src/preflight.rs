@@ -8,6 +8,7 @@ use walrus_drivers::{Tools, registry};
 use crate::plan::{Estimate, Plan};
 use crate::proc;
 use crate::provenance::{Mount, free_bytes};
+use crate::run;
 
 /// Descriptors that 1,000 topics and their clients need.
 const DESCRIPTORS_MIN: u64 = 16_384;
@@ -113,7 +114,7 @@ fn systems(plan: &Plan, tools: &Tools) -> Vec<Finding> {
     let rows = plan.blocks.iter().flat_map(|block| &block.rows);
     let names: BTreeSet<_> = rows.map(|row| (row.system.clone(), row.deployment)).collect();
     let reason = |(name, deployment): &(String, _)| match registry::find(name, *deployment) {
-        None => Some(format!("{name}: not built into this harness; its rows will be errors")),
+        None => Some(run::not_built(name)),
         Some(system) => system.check(tools).err().map(|error| format!("{name}: {error}")),
     };
     names.iter().filter_map(reason).map(warning).collect()

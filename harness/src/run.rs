@@ -119,7 +119,7 @@ fn clean(dir: &Path) -> Result<(), RunError> {
 
 fn attempt(env: &Env, fleet: &mut Fleet, task: &Task, outcome: &mut Outcome) -> Result<(), RunError> {
     let system = registry::find(&task.row.system, task.row.deployment)
-        .ok_or_else(|| RunError::System(format!("{} is not built in", task.row.system)))?;
+        .ok_or_else(|| RunError::System(not_built(&task.row.system)))?;
     system.check(&env.tools)?;
     let mut run = Run { env, task, system: system.as_ref(), setup: setup(env, task)? };
     if !system.needs_warmup() {
@@ -144,6 +144,11 @@ fn attempt(env: &Env, fleet: &mut Fleet, task: &Task, outcome: &mut Outcome) -> 
         }
         None => Ok(()),
     }
+}
+
+/// Cause and remedy for a system that this binary does not know.
+pub fn not_built(system: &str) -> String {
+    format!("{system} is not built into this harness; build it with `--features kafka,rocksdb`")
 }
 
 fn setup(env: &Env, task: &Task) -> Result<Setup, RunError> {
