@@ -273,6 +273,13 @@ impl Acks {
         self.push(batch);
     }
 
+    /// Gives memory back while the connection is idle.
+    pub fn park(&mut self) {
+        if self.queue.is_empty() {
+            self.spare = Vec::new();
+        }
+    }
+
     /// Owes the replies of a batch.
     pub fn push(&mut self, batch: Batch) {
         assert_eq!(batch.first_request, self.pushed, "batches are pushed in the order of their requests");

@@ -4,7 +4,7 @@
 //! crash may therefore repeat deliveries, but only those of the last 200 ms: a cursor whose oldest
 //! uncommitted move is older delivers nothing more until a commit succeeds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,16 +49,19 @@ struct Position {
     uncommitted_since: Option<Instant>,
     /// Oldest move that no commit, not even one under way, holds.
     unsent_since: Option<Instant>,
-    /// Records from `at.offset` on, each `[u32 LE length][bytes]`.
-    ahead: Bytes,
+    /// Records from `at.offset` on, each `[u32 LE length][bytes]`; no piece is empty.
+    ahead: VecDeque<Bytes>,
 }
 
 impl Position {
     /// Takes the next record that was read ahead.
     fn take_ahead(&mut self) -> Option<Bytes> {
-        let length = self.ahead.get(..4)?.try_into().map(u32::from_le_bytes).ok()? as usize;
-        self.ahead.advance(4);
-        let record = self.ahead.split_to(length);
+        let piece = self.ahead.front_mut()?;
+        let length = piece.get_u32_le() as usize;
+        let record = piece.split_to(length);
+        if piece.is_empty() {
+            self.ahead.pop_front();
+        }
         self.at.offset += 1;
         Some(record)
     }
@@ -97,7 +100,7 @@ impl Cursors {
     pub fn drop_read_ahead(&self) {
         for cursor in self.all() {
             if let Ok(mut position) = cursor.position.try_lock() {
-                position.ahead = Bytes::new();
+                position.ahead = VecDeque::new();
             }
         }
     }
@@ -105,7 +108,7 @@ impl Cursors {
 
 impl Cursor {
     fn new(group: &str, at: CursorInfo) -> Arc<Self> {
-        let position = Position { at, uncommitted_since: None, unsent_since: None, ahead: Bytes::new() };
+        let position = Position { at, uncommitted_since: None, unsent_since: None, ahead: VecDeque::new() };
         Arc::new(Cursor { group: group.into(), position: AsyncMutex::new(position) })
     }
 
@@ -157,9 +160,11 @@ async fn next_locked(broker: &Arc<Broker>, topic: &Arc<Topic>, cursor: &Cursor, 
         // can only be if a crash of the machine took records that it had delivered.
         let from = position.at.offset.clamp(first, tail.max(first));
         let read = reader::read(topic, from, u64::MAX, READ_AHEAD_BYTES).await?;
-        let Some(ahead) = read.chunks.into_iter().next() else { return Ok(None) };
+        if read.count == 0 {
+            return Ok(None);
+        }
         position.at.offset = from;
-        position.ahead = ahead;
+        position.ahead = read.chunks.into();
     }
     let record = position.take_ahead();
     cursor.moved(position, topic, &broker.committer);
@@ -183,7 +188,7 @@ pub async fn seek(broker: &Broker, topic: &Topic, group: &str, offset: u64) -> R
         at: CursorInfo { offset, generation: generation + 1 },
         uncommitted_since: None,
         unsent_since: None,
-        ahead: Bytes::new(),
+        ahead: VecDeque::new(),
     };
     Ok(())
 }

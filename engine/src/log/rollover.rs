@@ -64,7 +64,9 @@ async fn roll_over(broker: &Arc<Broker>, topic: &Arc<Topic>, segment: &Segment, 
         // Deleted meanwhile: whoever did it has told everyone.
         Ok(None) => {}
         Err(refusal) => {
-            tracing::error!(topic = %topic.name, error = %refusal, "the topic takes no more records");
+            if refusal.code != ErrorCode::NotReady {
+                tracing::error!(topic = %topic.name, error = %refusal, "the topic takes no more records");
+            }
             topic.change(|chain| chain.writing = Writing::Refusing(refusal));
         }
     }

@@ -62,8 +62,11 @@ fn close(broker: &Broker, spec: SegmentSpec, at: SegmentAt, replicas: u32) -> Re
         tracing::error!(segment = %spec.uid, ?range, "records are damaged; reading them answers Corrupt");
     }
     segment.close();
-    if recovered.count > 0 {
-        segment.seal(recovered.count)?;
+    if recovered.count > 0
+        && let Err(error) = segment.seal(recovered.count)
+    {
+        // The metadata say where it ends; a footer only makes reading it faster.
+        tracing::warn!(segment = %spec.uid, %error, "a sealed segment could not be finished");
     }
     Ok(Closing {
         segment: at,

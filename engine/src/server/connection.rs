@@ -81,6 +81,8 @@ pub(super) struct Connection {
     /// When the unfinished frame began.
     frame_since: Option<Instant>,
     last_request: Instant,
+    /// A request is being carried out, so the client need not do anything.
+    serving: bool,
     alarm: Pin<Box<Sleep>>,
 }
 
@@ -96,6 +98,7 @@ impl Connection {
             missing: 0,
             frame_since: None,
             last_request: Instant::now(),
+            serving: false,
             alarm: Box::pin(tokio::time::sleep(idle)),
             broker,
         }
@@ -158,6 +161,10 @@ impl Connection {
         if let Poll::Ready(sent) = self.output.poll_send(&self.stream, cx) {
             sent?;
         }
+        let sent_bytes = self.output.take_sent();
+        if sent_bytes > 0 {
+            self.broker.counters.bytes_out.fetch_add(sent_bytes, Ordering::Relaxed);
+        }
         self.check_deadline(cx)
     }
 
@@ -182,8 +189,8 @@ impl Connection {
         let frame = Duration::from_millis(self.broker.config.frame_timeout_ms);
         let idle = Duration::from_millis(self.broker.config.idle_timeout_ms);
         let unsent = self.output.blocked_since().map(|since| since + frame);
-        let unfinished = self.frame_since.map(|since| since + frame);
-        let quiet = self.acks.is_empty().then_some(self.last_request + idle);
+        let unfinished = self.frame_since.filter(|_| !self.serving).map(|since| since + frame);
+        let quiet = (!self.serving && self.acks.is_empty()).then_some(self.last_request + idle);
         [unsent, unfinished, quiet].into_iter().flatten().min()
     }
 
@@ -243,12 +250,15 @@ impl Connection {
         self.input.park();
         self.output.park();
         self.writes.park();
+        self.acks.park();
     }
 
     async fn handle_input(&mut self) -> Result<(), Close> {
         // Taken out, so that requests can borrow from it while the rest changes.
         let mut input = std::mem::take(&mut self.input);
+        self.serving = true;
         let handled = self.handle_frames(&mut input).await;
+        self.serving = false;
         self.input = input;
         let frames = handled?;
         if self.input.bytes().is_empty() {
@@ -441,7 +451,6 @@ impl Connection {
         };
         let broker = Arc::clone(&self.broker);
         let answer = self.settling(Box::pin(broker.execute(request))).await?;
-        self.last_request = Instant::now();
         self.put_answer(answer);
         if self.output.is_full() {
             self.settle_and_send().await?;
@@ -490,12 +499,6 @@ impl Connection {
         // Whether it left by itself or had to be cut off makes no difference.
         let _ = tokio::time::timeout(FAREWELL_TIME, read_out).await;
         Ok(())
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.broker.counters.bytes_out.fetch_add(self.output.take_sent(), Ordering::Relaxed);
     }
 }
 
