@@ -1,0 +1,62 @@
+//! Reading by offset.
+
+use std::time::Instant;
+
+use crate::support::{TestBroker, parse_fetched};
+
+#[test]
+fn limits_by_records_and_bytes() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    client.call("REGISTER t segment_entries=8");
+    (0..30).for_each(|n| assert_eq!(client.call(format!("PUT t {n:010}")), "OK"));
+    client.send("FETCH t 5 10");
+    let (next, records) = parse_fetched(&client.receive());
+    assert_eq!((next, records.len()), (15, 10));
+    assert_eq!(records[0], b"0000000005");
+    client.send("FETCH t 29 10");
+    assert_eq!(parse_fetched(&client.receive()).0, 30);
+    client.send("FETCH t 0 1000 1");
+    assert_eq!(parse_fetched(&client.receive()).1.len(), 1, "one record always fits");
+    client.send("FETCH t 0 0");
+    assert_eq!(parse_fetched(&client.receive()), (0, Vec::new()));
+}
+
+#[test]
+fn at_the_tail_it_is_empty_and_past_it_an_error() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    client.call("REGISTER t");
+    assert_eq!(client.call("FETCH t 0 10"), "OK 0 0\n");
+    client.call("PUT t x");
+    assert_eq!(client.call("FETCH t 1 10"), "OK 1 0\n");
+    assert!(client.call("FETCH t 2 10").starts_with("ERR OffsetOutOfRange 0 "));
+}
+
+#[test]
+fn with_a_wait_it_returns_as_soon_as_there_is_data() {
+    let broker = TestBroker::start();
+    let (mut reader, mut writer) = (broker.client(), broker.client());
+    // Each record fills a segment, so waits end in the open segment and across a rollover.
+    writer.call("REGISTER t segment_entries=1");
+    for n in 0..10 {
+        reader.send(format!("FETCH t {n} 10 1000 30000"));
+        assert_eq!(writer.call(format!("PUT t {n}")), "OK");
+        let (next, records) = parse_fetched(&reader.receive());
+        assert_eq!((next, records), (n + 1, vec![n.to_string().into_bytes()]));
+    }
+    let started = Instant::now();
+    assert_eq!(reader.call("FETCH t 10 10 1000 50"), "OK 10 0\n");
+    assert!(started.elapsed().as_millis() >= 50);
+}
+
+#[test]
+fn a_waiting_reader_does_not_hold_up_the_shutdown() {
+    let mut broker = TestBroker::start();
+    let mut reader = broker.client();
+    reader.call("REGISTER t");
+    reader.send("FETCH t 0 10 1000 60000");
+    let started = Instant::now();
+    broker.stop();
+    assert!(started.elapsed().as_secs() < 5);
+}

@@ -1,0 +1,20 @@
+//! The broker from the outside: real TCP on a free port, one scenario a file. Where a scenario
+//! needs a process that can be killed, it runs the real binary.
+
+mod support;
+
+mod bad_frames;
+mod bad_requests;
+mod cursors;
+mod damage;
+mod disk_full;
+mod fetch;
+mod idle_connections;
+mod killed;
+mod lifecycle;
+mod many_topics;
+mod pipelining;
+mod retention;
+mod rollover;
+mod slow_clients;
+mod status;
