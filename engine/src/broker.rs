@@ -155,7 +155,14 @@ impl Broker {
         Ok(Answer::Ok)
     }
 
-    async fn fetch(&self, topic: &str, offset: u64, max_records: u64, max_bytes: u64, wait_ms: u64) -> Result<Answer, Refusal> {
+    async fn fetch(
+        &self,
+        topic: &str,
+        offset: u64,
+        max_records: u64,
+        max_bytes: u64,
+        wait_ms: u64,
+    ) -> Result<Answer, Refusal> {
         let topic = self.topic(topic)?;
         // A reply is a frame, and no larger than one may be (a single record always fits).
         let max_bytes = (max_bytes as usize).min(self.config.max_frame_bytes / 2);

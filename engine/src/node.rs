@@ -64,7 +64,8 @@ impl Node {
         let address = format!("{}:{}", config.client_host, config.client_port);
         // Before the recovery, which may take long: a taken port is found at once. Clients that
         // come early wait in the backlog.
-        let listener = TcpListener::bind(&address).await.map_err(|error| NodeError::Listen { address: address.clone(), error })?;
+        let listener =
+            TcpListener::bind(&address).await.map_err(|error| NodeError::Listen { address: address.clone(), error })?;
         let local = listener.local_addr().map_err(|error| NodeError::Listen { address, error })?;
         let opened = tokio::task::spawn_blocking(move || open(config, local)).await;
         let broker = Arc::new(opened.unwrap_or(Err(NodeError::Aborted))?);

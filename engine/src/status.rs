@@ -67,7 +67,8 @@ fn describe(topic: &Topic, info: &TopicInfo) -> Value {
         }
     }
     let chain = topic.chain();
-    let cursors: Map<String, Value> = info.cursors.iter().map(|(group, cursor)| (group.clone(), cursor.offset.into())).collect();
+    let cursors: Map<String, Value> =
+        info.cursors.iter().map(|(group, cursor)| (group.clone(), cursor.offset.into())).collect();
     json!({
         "current_segment": last.number,
         "leader_node": last.leader,

@@ -94,7 +94,11 @@ impl Batch {
     pub fn accepted(&mut self, topic: &Arc<Topic>, accepted: Accepted) -> u32 {
         self.add(Part {
             count: accepted.count as u32,
-            stored: Some(Stored { topic: Arc::clone(topic), segment: accepted.segment, first_index: accepted.first_index }),
+            stored: Some(Stored {
+                topic: Arc::clone(topic),
+                segment: accepted.segment,
+                first_index: accepted.first_index,
+            }),
             acked: 0,
             refusal: None,
         })

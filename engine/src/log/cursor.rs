@@ -66,6 +66,16 @@ impl Position {
         Some(record)
     }
 
+    /// It has moved and wants to be committed.
+    fn moved(&mut self, topic: &Arc<Topic>, committer: &Committer) {
+        let now = Instant::now();
+        self.uncommitted_since.get_or_insert(now);
+        if self.unsent_since.is_none() {
+            self.unsent_since = Some(now);
+            committer.enqueue(topic);
+        }
+    }
+
     fn is_stale(&self) -> bool {
         self.uncommitted_since.is_some_and(|since| since.elapsed() >= COMMIT_INTERVAL)
     }
@@ -111,16 +121,6 @@ impl Cursor {
         let position = Position { at, uncommitted_since: None, unsent_since: None, ahead: VecDeque::new() };
         Arc::new(Cursor { group: group.into(), position: AsyncMutex::new(position) })
     }
-
-    /// A moved position wants to be committed.
-    fn moved(&self, position: &mut Position, topic: &Arc<Topic>, committer: &Committer) {
-        let now = Instant::now();
-        position.uncommitted_since.get_or_insert(now);
-        if position.unsent_since.is_none() {
-            position.unsent_since = Some(now);
-            committer.enqueue(topic);
-        }
-    }
 }
 
 /// The next record of a group, if it was read ahead: no wait, no I/O.
@@ -131,7 +131,7 @@ pub fn try_next(committer: &Committer, topic: &Arc<Topic>, group: &str) -> Optio
         return None;
     }
     let record = position.take_ahead()?;
-    cursor.moved(&mut position, topic, committer);
+    position.moved(topic, committer);
     Some(record)
 }
 
@@ -144,7 +144,7 @@ pub async fn next(broker: &Arc<Broker>, topic: &Arc<Topic>, group: &str) -> Resu
         committed.as_mut().enable();
         let mut position = cursor.position.lock().await;
         if !position.is_stale() {
-            return next_locked(broker, topic, &cursor, &mut position).await;
+            return next_locked(broker, topic, &mut position).await;
         }
         drop(position);
         if tokio::time::timeout_at(deadline, committed).await.is_err() {
@@ -153,7 +153,7 @@ pub async fn next(broker: &Arc<Broker>, topic: &Arc<Topic>, group: &str) -> Resu
     }
 }
 
-async fn next_locked(broker: &Arc<Broker>, topic: &Arc<Topic>, cursor: &Cursor, position: &mut Position) -> Result<Option<Bytes>, Refusal> {
+async fn next_locked(broker: &Broker, topic: &Arc<Topic>, position: &mut Position) -> Result<Option<Bytes>, Refusal> {
     if position.ahead.is_empty() {
         let (first, tail) = (topic.chain().first_offset(), topic.tail());
         // What retention removed is skipped: it is gone for every reader. Past the tail a cursor
@@ -167,7 +167,7 @@ async fn next_locked(broker: &Arc<Broker>, topic: &Arc<Topic>, cursor: &Cursor, 
         position.ahead = read.chunks.into();
     }
     let record = position.take_ahead();
-    cursor.moved(position, topic, &broker.committer);
+    position.moved(topic, &broker.committer);
     Ok(record)
 }
 

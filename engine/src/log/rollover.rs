@@ -73,7 +73,12 @@ async fn roll_over(broker: &Arc<Broker>, topic: &Arc<Topic>, segment: &Segment, 
 }
 
 /// Records the closing; returns what the next segment is, or `None` if the topic is gone.
-async fn close_and_open(broker: &Broker, topic: &Topic, segment: &Segment, count: u64) -> Result<Option<SegmentSpec>, Refusal> {
+async fn close_and_open(
+    broker: &Broker,
+    topic: &Topic,
+    segment: &Segment,
+    count: u64,
+) -> Result<Option<SegmentSpec>, Refusal> {
     let moves = cursor::uncommitted(topic).await;
     let closing = Closing {
         segment: SegmentAt { uid: segment.spec().uid, epoch: segment.spec().epoch },

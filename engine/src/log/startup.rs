@@ -19,7 +19,9 @@ const LIST_MAX: usize = 1000;
 /// Brings store and metadata into step and fills `broker.topics`. Blocks.
 pub fn recover(broker: &Broker) -> Result<(), Refusal> {
     fence(broker)?;
-    let left_open = broker.metadata.view(|state| unsealed(state).map(|(info, at)| (recovery_spec(info), at, info.config.replicas)).collect::<Vec<_>>());
+    let left_open = broker.metadata.view(|state| {
+        unsealed(state).map(|(info, at)| (recovery_spec(info), at, info.config.replicas)).collect::<Vec<_>>()
+    });
     for some in left_open.chunks(LIST_MAX) {
         let mut closings = Vec::with_capacity(some.len());
         for (spec, at, replicas) in some {

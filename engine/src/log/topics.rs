@@ -93,9 +93,10 @@ fn check_settings(broker: &Broker, name: &str, settings: TopicSettings) -> Resul
     });
     match same {
         Some(true) => Ok(()),
-        Some(false) => {
-            Err(Refusal::new(ErrorCode::TopicExists, format!("the topic {name} exists with other settings; STATE {name} shows them")))
-        }
+        Some(false) => Err(Refusal::new(
+            ErrorCode::TopicExists,
+            format!("the topic {name} exists with other settings; STATE {name} shows them"),
+        )),
         None => Err(Refusal::new(ErrorCode::NotReady, "the topic is being deleted; try again")),
     }
 }

@@ -34,7 +34,12 @@ pub enum Blocked {
 }
 
 /// Appends records to a topic. Starts the rollover of a segment that this fills, at once.
-pub fn try_append(broker: &Arc<Broker>, topic: &Arc<Topic>, records: &[&[u8]], take: Take) -> Result<Accepted, Blocked> {
+pub fn try_append(
+    broker: &Arc<Broker>,
+    topic: &Arc<Topic>,
+    records: &[&[u8]],
+    take: Take,
+) -> Result<Accepted, Blocked> {
     let (segment, base_offset) = {
         let chain = topic.chain();
         match &chain.writing {

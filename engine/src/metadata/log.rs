@@ -24,8 +24,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::state::{Command, State};
 use super::MetadataError;
+use super::state::{Command, State};
 
 const FILE_MAGIC: &[u8; 8] = b"WALRMETA";
 const SNAPSHOT_MAGIC: &[u8; 8] = b"WALRSNAP";

@@ -43,7 +43,9 @@ pub enum MetadataError {
         reason: String,
     },
     /// The directory was written by another version of the format.
-    #[error("{path} has metadata format {found}, this program reads format {wanted}; use the matching version or another --data-dir")]
+    #[error(
+        "{path} has metadata format {found}, this program reads format {wanted}; use the matching version or another --data-dir"
+    )]
     Version {
         /// Which file.
         path: PathBuf,
@@ -178,12 +180,16 @@ impl Proposer {
             Ok(()) => self.apply(first_index, group),
             // Together too large, or too large for what is left of the file: one by one.
             Err(MetadataError::TooLarge { .. } | MetadataError::Full) if group.len() > 1 => {
-                group.into_iter().for_each(|proposal| self.commit(vec![proposal]));
+                for proposal in group {
+                    self.commit(vec![proposal]);
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "a metadata change could not be made durable");
-                // A proposer that no longer waits does not mind.
-                group.into_iter().for_each(|proposal| drop(proposal.reply.send(Err(error.clone()))));
+                for proposal in group {
+                    // A proposer that no longer waits does not mind.
+                    let _ = proposal.reply.send(Err(error.clone()));
+                }
             }
         }
     }

@@ -328,7 +328,14 @@ impl State {
         (last.number == at.uid.number && last.epoch == at.epoch).then_some(topic)
     }
 
-    fn create_topic(&mut self, index: u64, name: &str, config: &TopicConfig, placement: &Placement, at_ms: u64) -> Outcome {
+    fn create_topic(
+        &mut self,
+        index: u64,
+        name: &str,
+        config: &TopicConfig,
+        placement: &Placement,
+        at_ms: u64,
+    ) -> Outcome {
         if let Some(topic) = self.topics.get(name) {
             return Outcome::Exists(topic.id);
         }
@@ -364,13 +371,8 @@ impl State {
     fn seal_and_open(&mut self, closing: &Closing, at_ms: u64) -> bool {
         let Some(topic) = self.last_at(closing.segment) else { return false };
         let Some(mut last) = topic.segments.pop() else { return false };
-        let next = open_segment(
-            last.number + 1,
-            last.base_offset + closing.count,
-            last.epoch + 1,
-            &closing.next,
-            at_ms,
-        );
+        let next =
+            open_segment(last.number + 1, last.base_offset + closing.count, last.epoch + 1, &closing.next, at_ms);
         if closing.count > 0 {
             last.phase = Phase::Sealed { count: closing.count, bytes: closing.bytes, at_ms };
             last.possible_loss = closing.possible_loss;
@@ -388,7 +390,9 @@ impl State {
         let expired = topic
             .segments
             .iter()
-            .take_while(|segment| matches!(segment.phase, Phase::Sealed { count, .. } if segment.base_offset + count <= upto))
+            .take_while(
+                |segment| matches!(segment.phase, Phase::Sealed { count, .. } if segment.base_offset + count <= upto),
+            )
             .count();
         topic.segments.drain(..expired);
         if expired == 0 { Outcome::Stale } else { Outcome::Applied(vec![true]) }

@@ -26,8 +26,7 @@ fn at(topic_id: u64, number: u64, epoch: u64) -> SegmentAt {
 }
 
 fn seal(segment: SegmentAt, count: u64) -> Command {
-    let closing =
-        Closing { segment, count, bytes: 100, possible_loss: false, next: placement(), cursors: Vec::new() };
+    let closing = Closing { segment, count, bytes: 100, possible_loss: false, next: placement(), cursors: Vec::new() };
     Command::SealAndOpen { closings: vec![closing], at_ms: 6 }
 }
 
@@ -92,8 +91,15 @@ fn a_name_belongs_to_one_topic_at_a_time_and_an_id_to_one_for_ever() {
 fn cursors_only_advance_within_a_generation_and_a_seek_begins_a_new_one() {
     let seek = |generation| Command::Seek { topic_id: 1, group: "g".into(), generation, offset: 2 };
     let open = at(1, 1, 1);
-    let (state, outcomes) =
-        run(&[create("t"), move_to(open, 8, 0), move_to(open, 5, 0), seek(1), seek(0), move_to(open, 9, 0), move_to(open, 3, 1)]);
+    let (state, outcomes) = run(&[
+        create("t"),
+        move_to(open, 8, 0),
+        move_to(open, 5, 0),
+        seek(1),
+        seek(0),
+        move_to(open, 9, 0),
+        move_to(open, 3, 1),
+    ]);
     assert_eq!(outcomes[3], Outcome::Stale);
     assert_eq!(state.topics["t"].cursors["g"], CursorInfo { offset: 3, generation: 1 });
 }
@@ -110,7 +116,8 @@ fn cursors_move_only_through_the_open_segment_at_its_epoch() {
 #[test]
 fn trimming_removes_whole_sealed_segments_only() {
     let trim = |upto| Command::Trim { topic_id: 1, upto };
-    let (state, outcomes) = run(&[create("t"), seal(at(1, 1, 1), 10), seal(at(1, 2, 2), 10), trim(9), trim(19), trim(999)]);
+    let (state, outcomes) =
+        run(&[create("t"), seal(at(1, 1, 1), 10), seal(at(1, 2, 2), 10), trim(9), trim(19), trim(999)]);
     assert_eq!(outcomes[3], Outcome::Stale);
     assert_eq!(outcomes[4], Outcome::Applied(vec![true]));
     assert_eq!(state.topics["t"].first_offset(), 20);

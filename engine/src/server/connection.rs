@@ -62,7 +62,9 @@ enum Event {
 /// What comes after the writes at the front of the input.
 enum Next<'a> {
     /// No whole frame; so many bytes are missing to one.
-    Incomplete { missing: usize },
+    Incomplete {
+        missing: usize,
+    },
     Request(Request<'a>),
     BadRequest(Refusal),
     BadFrame(Refusal),
@@ -138,7 +140,11 @@ impl Connection {
     }
 
     /// Sends what can be sent and finds out what to do next.
-    fn poll_event(&mut self, cx: &mut Context<'_>, stopping: Pin<&mut impl Future<Output = ()>>) -> Poll<Result<Event, Close>> {
+    fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        stopping: Pin<&mut impl Future<Output = ()>>,
+    ) -> Poll<Result<Event, Close>> {
         self.poll_replies(cx)?;
         if stopping.poll(cx).is_ready() {
             return Poll::Ready(Ok(Event::Stop));

@@ -207,8 +207,13 @@ mod tests {
                 writes.add(&topics, topic, 2 * index..2 * index + 2);
             }
             let slices = writes.slices(buffer);
-            let grouped: Vec<Vec<&[u8]>> = (0..writes.groups()).map(|group| slices[writes.range(group)].to_vec()).collect();
-            assert_eq!(grouped, [vec![b"a1", b"a2", b"a3"], vec![b"b1"], vec![b"c1"]].map(|group| group.into_iter().map(|r| &r[..]).collect::<Vec<_>>()));
+            let grouped: Vec<Vec<&[u8]>> =
+                (0..writes.groups()).map(|group| slices[writes.range(group)].to_vec()).collect();
+            assert_eq!(
+                grouped,
+                [vec![b"a1", b"a2", b"a3"], vec![b"b1"], vec![b"c1"]]
+                    .map(|group| group.into_iter().map(|r| &r[..]).collect::<Vec<_>>())
+            );
             assert_eq!(writes.order().collect::<Vec<_>>(), [0, 1, 0, 2, 0]);
             assert_eq!(writes.topic(1).err(), Some("b"));
             writes.finish(slices);

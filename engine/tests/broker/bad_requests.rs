@@ -9,9 +9,28 @@ fn each_is_refused_by_name_and_the_connection_goes_on() {
     client.call("REGISTER t");
     let long_name = format!("PUT {} x", "n".repeat(250));
     let bad = [
-        "NONSENSE", "put t x", " PUT t x", "PUT", "PUT ", "PUT t", "GET", "FETCH t", "FETCH t x 1", "FETCH t 0 -1",
-        "SEEK t g", "SEEK t g middle", "STATE", "DELETE", "PUT bad/name x", "PUT ../../etc x", "GET t bad/group",
-        "REGISTER t colour=red", "REGISTER t replicas=none", "APPEND t\nxx", "APPEND t\n", &long_name,
+        "NONSENSE",
+        "put t x",
+        " PUT t x",
+        "PUT",
+        "PUT ",
+        "PUT t",
+        "GET",
+        "FETCH t",
+        "FETCH t x 1",
+        "FETCH t 0 -1",
+        "SEEK t g",
+        "SEEK t g middle",
+        "STATE",
+        "DELETE",
+        "PUT bad/name x",
+        "PUT ../../etc x",
+        "GET t bad/group",
+        "REGISTER t colour=red",
+        "REGISTER t replicas=none",
+        "APPEND t\nxx",
+        "APPEND t\n",
+        &long_name,
     ];
     for request in bad {
         let reply = client.call(request);

@@ -15,7 +15,8 @@ impl SmallDisk {
     fn mount(at: &Path) -> Option<Self> {
         let path = CString::new(at.as_os_str().as_bytes()).ok()?;
         // SAFETY: all four strings are terminated and live over the call.
-        let mounted = unsafe { libc::mount(c"tmpfs".as_ptr(), path.as_ptr(), c"tmpfs".as_ptr(), 0, c"size=48m".as_ptr().cast()) };
+        let mounted =
+            unsafe { libc::mount(c"tmpfs".as_ptr(), path.as_ptr(), c"tmpfs".as_ptr(), 0, c"size=48m".as_ptr().cast()) };
         (mounted == 0).then_some(SmallDisk { path })
     }
 }

@@ -39,7 +39,7 @@ impl Process {
 
     fn signal(&self, signal: i32) {
         // SAFETY: the child was started above and not waited for yet, so its id is its own.
-        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+        assert_eq!(unsafe { libc::kill(self.child.id().cast_signed(), signal) }, 0);
     }
 }
 

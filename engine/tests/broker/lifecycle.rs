@@ -42,8 +42,10 @@ fn deleting_in_the_midst_of_a_pipeline() {
     let broker = TestBroker::start();
     let mut client = broker.client();
     client.call("REGISTER t");
-    let stream: Vec<u8> =
-        ["PUT t a", "DELETE t", "PUT t b", "REGISTER t", "PUT t c"].iter().flat_map(|body| frame(body.as_bytes())).collect();
+    let stream: Vec<u8> = ["PUT t a", "DELETE t", "PUT t b", "REGISTER t", "PUT t c"]
+        .iter()
+        .flat_map(|body| frame(body.as_bytes()))
+        .collect();
     client.send_bytes(&stream);
     let replies: Vec<_> = (0..5).map(|_| client.receive_text()).collect();
     assert_eq!((&*replies[0], &*replies[1], &*replies[3], &*replies[4]), ("OK", "OK", "OK", "OK"));
@@ -66,7 +68,8 @@ fn restarts_keep_records_and_never_append_to_an_old_segment() {
     broker.restart();
     let mut client = broker.client();
     assert_eq!(client.json("STATE t")["sealed_segments"].as_object().map(serde_json::Map::len), Some(4));
-    let records: Vec<_> = client.fetch_all("t", 0).into_iter().map(|(_, record)| String::from_utf8_lossy(&record).into_owned()).collect();
+    let records: Vec<_> =
+        client.fetch_all("t", 0).into_iter().map(|(_, record)| String::from_utf8_lossy(&record).into_owned()).collect();
     assert_eq!(records, ["run 0", "run 1", "run 2", "run 3"]);
 }
 

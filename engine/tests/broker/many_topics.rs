@@ -11,7 +11,8 @@ fn a_thousand_topics_start_again_quickly() {
         for part in 0..10 {
             let mut client = broker.client();
             scope.spawn(move || {
-                let stream: Vec<u8> = (0..100).flat_map(|n| frame(format!("REGISTER t{}", part * 100 + n).as_bytes())).collect();
+                let stream: Vec<u8> =
+                    (0..100).flat_map(|n| frame(format!("REGISTER t{}", part * 100 + n).as_bytes())).collect();
                 client.send_bytes(&stream);
                 (0..100).for_each(|_| assert_eq!(client.receive_text(), "OK"));
             });

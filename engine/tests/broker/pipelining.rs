@@ -69,7 +69,8 @@ fn eight_producers_in_one_topic_lose_nothing_and_keep_their_own_order() {
             let mut client = broker.client();
             let mut writer = client.stream.try_clone().expect("a second handle");
             scope.spawn(move || {
-                let stream: Vec<u8> = (0..2000).flat_map(|n| frame(format!("PUT t {producer}:{n}").as_bytes())).collect();
+                let stream: Vec<u8> =
+                    (0..2000).flat_map(|n| frame(format!("PUT t {producer}:{n}").as_bytes())).collect();
                 writer.write_all(&stream).expect("the broker takes it");
             });
             scope.spawn(move || (0..2000).for_each(|_| assert_eq!(client.receive_text(), "OK")));

@@ -28,7 +28,12 @@ fn a_pipelined_stream_runs_over_many_segments_without_an_error() {
     client.send_bytes(&stream);
     (0..600).for_each(|_| assert_eq!(client.receive_text(), "OK"));
     let records = client.fetch_all("a", 0);
-    assert!(records.iter().map(|(_, r)| String::from_utf8_lossy(r).parse::<u32>().expect("a number")).eq((0..600).step_by(3)));
+    assert!(
+        records
+            .iter()
+            .map(|(_, r)| String::from_utf8_lossy(r).parse::<u32>().expect("a number"))
+            .eq((0..600).step_by(3))
+    );
     assert_eq!(client.fetch_all("b", 0).len(), 400);
     let state = client.json("STATE a");
     let counts = state["sealed_segments"].as_object().expect("a map").values();

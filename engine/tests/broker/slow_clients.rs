@@ -21,7 +21,9 @@ fn a_frame_that_comes_byte_by_byte_is_cut_off_at_the_deadline() {
         client.stream.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout can be set");
         let mut reply = [0; 64];
         if matches!(client.stream.read(&mut reply), Ok(bytes) if bytes > 0) {
-            assert!(String::from_utf8_lossy(&reply).contains("ERR BadRequest the frame was not complete within 300 ms"));
+            assert!(
+                String::from_utf8_lossy(&reply).contains("ERR BadRequest the frame was not complete within 300 ms")
+            );
             break;
         }
     }

@@ -10,17 +10,11 @@ use walrus_engine::config::Config;
 use walrus_engine::node::Node;
 
 /// Longest wait for anything; reached only by a test that fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Settings for a test: a free port, a small pool.
 pub fn config(dir: &Path) -> Config {
-    Config {
-        data_dir: dir.to_owned(),
-        client_port: 0,
-        pool_bytes: 16 << 20,
-        monitor_check_ms: 50,
-        ..Config::default()
-    }
+    Config { data_dir: dir.to_owned(), client_port: 0, pool_bytes: 16 << 20, monitor_check_ms: 50, ..Config::default() }
 }
 
 /// A broker in this process, on a directory of its own.
@@ -41,7 +35,8 @@ impl TestBroker {
         let dir = tempfile::tempdir().expect("temp dir");
         let mut config = config(dir.path());
         change(&mut config);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
         let node = runtime.block_on(Node::start(config.clone())).expect("the broker starts");
         let address = node.client_address();
         TestBroker { dir, config, runtime, node: Some(node), address }
