@@ -9,6 +9,7 @@
 
 mod bars;
 mod canvas;
+mod columns;
 mod curves;
 mod figure;
 mod latency;

@@ -1,5 +1,7 @@
 //! Invented results for the tests of charts and reports: the shape of a full run, made-up numbers.
 
+#![allow(clippy::cast_sign_loss)] // Invented numbers, none of them negative.
+
 use std::path::Path;
 
 use serde_json::json;
@@ -66,7 +68,7 @@ pub fn plain_row(workload: &str, system: &str, variant: &str, per_s: f64) -> Sum
 
 impl Fixture {
     /// Adds the repeats of a row, each a few percent off; `change` adapts each of them.
-    pub fn add(&mut self, row: SummaryRow, change: impl Fn(&mut SummaryRow)) {
+    pub fn add(&mut self, row: &SummaryRow, change: impl Fn(&mut SummaryRow)) {
         for repeat in 1..=REPEATS {
             let noise = 1.0 + 0.03 * (f64::from(repeat * 7 % 5) - 2.0);
             let mut row = SummaryRow { repeat, ..row.clone() };
@@ -138,13 +140,13 @@ pub fn full() -> Fixture {
         ] {
             let damped = if per_s > 900_000.0 { per_s * scale } else { per_s * scale.max(0.7) };
             let one = matches!((system, variant), ("rocksdb", "original" | "put-tuned") | ("upstream", "append-fd"));
-            f.add(plain_row(workload, system, variant, damped), |row| {
+            f.add(&plain_row(workload, system, variant, damped), |row| {
                 if one {
                     row.in_flight = "1".into();
                 }
             });
         }
-        f.add(plain_row(workload, "raw", "uring", 2_500_000.0 * scale), |row| {
+        f.add(&plain_row(workload, "raw", "uring", 2_500_000.0 * scale), |row| {
             row.deployment = Deployment::Embedded;
         });
         f.curve(from);
@@ -155,9 +157,9 @@ pub fn full() -> Fixture {
     for (system, variant, per_s) in
         [("walrus", "warm", 3.1e6), ("walrus", "cold", 1.1e6), ("kafka", "warm", 1.9e6), ("kafka", "cold", 0.9e6)]
     {
-        f.add(plain_row("read", system, variant, per_s), |row| row.load_mode = LoadMode::Read);
+        f.add(&plain_row("read", system, variant, per_s), |row| row.load_mode = LoadMode::Read);
     }
-    f.add(plain_row("writes", "kafka", "broken", 9.0e9), |row| {
+    f.add(&plain_row("writes", "kafka", "broken", 9.0e9), |row| {
         row.verified = false;
         row.error = "lost 3 acknowledged records <of topic 2>".into();
     });
@@ -179,7 +181,7 @@ fn synced(f: &mut Fixture) {
         ("walrus", "put-tuned", 15_200.0, "1"),
         ("kafka", "tuned", 11_000.0, "1"),
     ] {
-        f.add(plain_row("writes-synced", system, variant, per_s), |row| {
+        f.add(&plain_row("writes-synced", system, variant, per_s), |row| {
             row.tier = Tier::Synced;
             row.in_flight = in_flight.into();
             if system == "raw" {
@@ -200,15 +202,15 @@ fn curves(f: &mut Fixture) {
     for (system, variant, per_s) in systems {
         for producers in [1, 2, 4, 8, 16, 32, 64] {
             let share = 1.0 - 0.75f64.powf(f64::from(producers));
-            f.add(plain_row("scaling", system, variant, per_s * share), |row| row.producers = producers);
+            f.add(&plain_row("scaling", system, variant, per_s * share), |row| row.producers = producers);
         }
         for topics in [1, 100, 1000] {
             let share = 1.05 - 0.1 * f64::from(topics).log10();
-            f.add(plain_row("scaling", system, variant, per_s * share), |row| row.topics = topics);
+            f.add(&plain_row("scaling", system, variant, per_s * share), |row| row.topics = topics);
         }
         for size in [16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0] {
             let rate = per_s * 1.5 / (1.0 + size / 700.0);
-            f.add(plain_row("sizes", system, variant, rate), |row| row.record_bytes_mean = size);
+            f.add(&plain_row("sizes", system, variant, rate), |row| row.record_bytes_mean = size);
         }
     }
 }
@@ -222,7 +224,7 @@ fn latency(f: &mut Fixture) {
             let from = f.summary.len();
             let load: f64 = offered / knee;
             let p50 = if load < 1.0 { base_us / (1.0 - load * 0.9) } else { 400_000.0 };
-            f.add(plain_row("latency", system, variant, offered.min(knee)), |row| {
+            f.add(&plain_row("latency", system, variant, offered.min(knee)), |row| {
                 row.records_per_s = offered.min(knee);
                 row.load_mode = LoadMode::Open;
                 row.offered_per_s = Some(offered);

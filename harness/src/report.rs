@@ -8,6 +8,8 @@ pub mod provenance;
 pub mod ratios;
 pub mod sentence;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -79,7 +81,7 @@ fn opening(results: &Results, sentence: &str) -> String {
     );
     html.push_str(
         "<p class=\"muted\">Ratios are taken within each repeat and shown as median with minimum \
-         and maximum. “Faster” is said only if every repeat agrees. Only acknowledged records \
+         and maximum. A difference is called one only if every repeat, of at least three, agrees. Only acknowledged records \
          count, and each was read back afterwards.</p>\n",
     );
     let failed = results.failed().count();
@@ -107,7 +109,9 @@ fn is_headline(chart: &Chart) -> bool {
 
 fn headline(charts: &[Chart], comparisons: &[Comparison], groups: &[Group<'_>]) -> String {
     let mut html = String::from("<h2 id=\"headline\">Headline</h2>\n");
-    charts.iter().filter(|chart| is_headline(chart)).for_each(|chart| html.push_str(&figure(chart)));
+    for chart in charts.iter().filter(|chart| is_headline(chart)) {
+        html.push_str(&figure(chart));
+    }
     if !comparisons.is_empty() {
         html.push_str("<h3>Ratios</h3>\n");
         html.push_str(&tables::ratios(comparisons));
@@ -175,7 +179,9 @@ fn other_charts(charts: &[Chart]) -> String {
          single repeats. A dashed grey line is what the hardware does when nothing but the \
          writing is done.</p>\n",
     );
-    others.into_iter().for_each(|chart| html.push_str(&figure(chart)));
+    for chart in others {
+        html.push_str(&figure(chart));
+    }
     html
 }
 

@@ -183,7 +183,7 @@ impl RowKey {
             record_bytes: two_digits(row.record_bytes_mean),
             in_flight: row.in_flight.clone(),
             load_mode: row.load_mode,
-            offered_per_s: row.offered_per_s.unwrap_or(0.0).round() as u64,
+            offered_per_s: whole(row.offered_per_s.unwrap_or(0.0)),
             nodes: row.nodes,
             replicas: row.replicas,
         }
@@ -216,9 +216,15 @@ fn phase(row: &SummaryRow) -> &'static str {
         .unwrap_or(if row.load_mode == LoadMode::Tail { "tail" } else { "" })
 }
 
+/// Rates and sizes are not negative; what is not a number becomes 0.
+#[allow(clippy::cast_sign_loss)]
+fn whole(value: f64) -> u64 {
+    value.round() as u64
+}
+
 /// Rounds to two significant digits, but keeps small numbers and powers of two exact.
 fn two_digits(value: f64) -> u64 {
-    let whole = value.round() as u64;
+    let whole = whole(value);
     if whole < 100 || whole.is_power_of_two() {
         return whole;
     }

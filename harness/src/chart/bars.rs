@@ -148,7 +148,6 @@ pub(crate) fn cpu(groups: &[Group<'_>]) -> Option<Figure> {
         note: "Pale: the client; strong: the server. An embedded system is in its client's process.",
         reading: "What is left of the machine for other work. Taken from the processes' own \
             accounts during the writes shown; the kernel's background writing is in neither.",
-        ..THROUGHPUT
     };
     ["writes", "writes-burst"].into_iter().find_map(|name| {
         figure(&select(groups, |key| key.workload == name), Tier::PageCache, &spec)

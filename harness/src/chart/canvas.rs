@@ -121,7 +121,7 @@ impl Stroke {
     }
 
     fn style(self) -> ShapeStyle {
-        self.tone.rgb().mix(self.alpha).stroke_width((self.px * UNITS).round() as u32)
+        self.tone.rgb().mix(self.alpha).stroke_width(units(self.px).unsigned_abs())
     }
 }
 
@@ -145,7 +145,7 @@ impl Canvas<'_> {
     ) -> Result<String, String> {
         register_fonts();
         let mut svg = String::new();
-        let size = (units(width) as u32, units(height) as u32);
+        let size = (units(width).unsigned_abs(), units(height).unsigned_abs());
         {
             let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
             area.fill(&theme::PAPER.rgb()).map_err(text)?;
@@ -210,7 +210,14 @@ impl Canvas<'_> {
         self.put(at_px, words, font, align, FontTransform::None)
     }
 
-    /// The same, turned to be read from below upwards.
+    /// A line of text that begins at the point, on a plate that hides lines behind it.
+    pub(crate) fn plate(&self, (x, y): (f64, f64), words: &str, font: Font) -> DrawResult {
+        let (width, half) = (font.width(words), font.line_px() / 2.0);
+        self.rect((x - 2.0, y - half), (x + width, y + half), theme::PAPER, 0.85)?;
+        self.text((x, y), words, font, Align::Start)
+    }
+
+    /// One line of text in the middle of the point, turned to be read from below upwards.
     pub(crate) fn text_up(&self, at_px: (f64, f64), words: &str, font: Font) -> DrawResult {
         self.put(at_px, words, font, Align::Middle, FontTransform::Rotate270)
     }

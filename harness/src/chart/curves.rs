@@ -19,16 +19,16 @@ const INTERVAL_MS_MIN: u64 = 250;
 /// Sustained writes as they went: a line a system.
 pub(crate) fn over_time(results: &Results, groups: &[Group<'_>]) -> Option<Figure> {
     let rows: Vec<&Group<'_>> = groups.iter().filter(|g| g.key.workload == "writes").collect();
-    let figure = Sketch {
+    let sketch = Sketch {
         slug: "throughput-over-time",
-        title: "Sustained writes over time",
+        title: &format!("Sustained writes over time: {}", pick::load(&rows.first()?.key)),
         marks: "strong line: the median repeat, faint lines: the others · higher is better",
         x: Axis::linear("seconds since the first send", plain_label),
         y: Axis::linear("acknowledged records per second, each 500 ms", number_label),
         reading: "The first seconds go into free page cache; then the kernel throttles writers, \
             and what the device takes remains. Dips are flushes, compactions and pauses.",
     };
-    figure.draw(&rows, Tier::PageCache, |all, deployment| {
+    sketch.draw(&rows, Tier::PageCache, |all, deployment| {
         let mut series: Vec<Series> =
             pick::representatives(&all).into_iter().filter_map(|g| time_series(results, g)).collect();
         set_markers(&mut series);
@@ -49,7 +49,7 @@ pub(crate) fn over_producers(groups: &[Group<'_>]) -> Option<Figure> {
     let rows: Vec<&Group<'_>> = rows.into_iter().filter(|g| g.key.topics == topics).collect();
     let sketch = Sketch {
         slug: "scaling-producers",
-        title: "Throughput by number of producers",
+        title: &format!("Throughput by number of producers: {topics} topics, {}", pick::records(&rows.first()?.key)),
         marks: "mark: median, small dot: one repeat · higher is better",
         x: Axis::log("producers (logarithmic)", number_label, &counts(&rows, |key| key.producers)),
         y: Axis::linear("acknowledged records per second", number_label),
@@ -66,7 +66,7 @@ pub(crate) fn over_topics(groups: &[Group<'_>]) -> Option<Figure> {
     let rows: Vec<&Group<'_>> = rows.into_iter().filter(|g| g.key.producers == producers).collect();
     let sketch = Sketch {
         slug: "scaling-topics",
-        title: "Throughput by number of topics",
+        title: &format!("Throughput by number of topics: {producers} producers, {}", pick::records(&rows.first()?.key)),
         marks: "mark: median, small dot: one repeat · higher is better",
         x: Axis::log("topics (logarithmic)", number_label, &counts(&rows, |key| key.topics)),
         y: Axis::linear("acknowledged records per second", number_label),
@@ -79,15 +79,16 @@ pub(crate) fn over_topics(groups: &[Group<'_>]) -> Option<Figure> {
 /// Larger records: from the cost of a record to the cost of a byte.
 pub(crate) fn over_sizes(groups: &[Group<'_>]) -> Option<Figure> {
     let rows: Vec<&Group<'_>> = groups.iter().filter(|g| g.key.workload == "sizes").collect();
+    let first = &rows.first()?.key;
     let mut sizes: Vec<f64> = rows.iter().map(|g| g.key.record_bytes as f64).collect();
     sizes.sort_by(f64::total_cmp);
     sizes.dedup();
     let sketch = Sketch {
         slug: "sizes",
-        title: "Payload by record size",
+        title: &format!("Payload by record size: {} producers, {} topics", first.producers, first.topics),
         marks: "mark: median, small dot: one repeat · higher is better",
         x: Axis::log("bytes of a record (logarithmic)", human_bytes, &sizes),
-        y: Axis::linear("acknowledged payload, MB per second", number_label),
+        y: Axis::linear("acknowledged payload, MB per second", plain_label),
         reading: "Small records show what one record costs, large ones what one byte costs. The \
             same volume of payload is written at every size.",
     };

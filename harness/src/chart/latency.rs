@@ -12,6 +12,9 @@ use crate::csv::SummaryRow;
 use crate::results::{Group, Results};
 use crate::stats::{Spread, human, human_us};
 
+/// A column of a row.
+type Value = fn(&SummaryRow) -> Option<f64>;
+
 /// Percentiles below the median say nothing about waiting.
 const PERCENTILE_MIN: f64 = 50.0;
 
@@ -22,7 +25,7 @@ pub(crate) fn against_rate(groups: &[Group<'_>]) -> Option<Figure> {
     rates.sort_by(f64::total_cmp);
     rates.dedup();
     let shown: Vec<&Group<'_>> = rows.iter().copied().filter(|g| is_up_to_knee(g, &rows)).collect();
-    let quantiles: [(&str, fn(&SummaryRow) -> Option<f64>); 2] =
+    let quantiles: [(&str, Value); 2] =
         [("Median (p50)", |row| row.p50_us), ("99th percentile (p99)", |row| row.p99_us)];
     let panels: Vec<Panel> = quantiles
         .into_iter()
@@ -37,7 +40,7 @@ pub(crate) fn against_rate(groups: &[Group<'_>]) -> Option<Figure> {
         &shown,
         panels,
         "latency-against-rate",
-        "Latency against the offered rate".to_owned(),
+        "Latency against the offered rate",
         "mark: median, small dot: one repeat · lower is better",
         Axis::log("offered records per second (logarithmic)", number_label, &rates),
         "A line ends at the first rate that its system could not keep up with.",
@@ -90,7 +93,7 @@ pub(crate) fn percentiles(results: &Results, groups: &[Group<'_>]) -> Option<Fig
         &shown,
         panels,
         "latency-percentiles",
-        "Latency by percentile".to_owned(),
+        "Latency by percentile",
         "mark: median of the repeats, small dot: one repeat · lower is better",
         x,
         "",
@@ -115,23 +118,29 @@ fn open_rows<'g, 'a>(groups: &'g [Group<'a>]) -> Vec<&'g Group<'a>> {
 }
 
 fn distribution(results: &Results, group: &Group<'_>) -> Option<Series> {
-    let mut by_percentile: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    let mut by_percentile: BTreeMap<Thousandths, Vec<f64>> = BTreeMap::new();
     for row in group.rows.iter().filter_map(|row| results.latency.get(&row.run_id)).flatten() {
         if row.percentile >= PERCENTILE_MIN && row.percentile < 100.0 {
-            // Percentiles as whole thousandths, to be keys.
-            let key = (row.percentile * 1e3).round() as u64;
-            by_percentile.entry(key).or_default().push(row.latency_us);
+            by_percentile.entry(thousandths(row.percentile)).or_default().push(row.latency_us);
         }
     }
     let mut series = series_over(&[group], |_| 0.0, |row| row.p50_us).pop()?;
     series.points.clear();
     series.dots.clear();
     for (key, values) in by_percentile {
-        let percentile = key as f64 / 1e3;
+        let percentile = f64::from(key) / 1e3;
         series.points.push((percentile, Spread::of(&values)?.median));
         series.dots.extend(values.into_iter().map(|us| (percentile, us)));
     }
     (series.points.len() > 1).then_some(series)
+}
+
+/// Percentiles as whole numbers, to be keys.
+type Thousandths = u32;
+
+#[allow(clippy::cast_sign_loss)] // Percentiles are not negative.
+fn thousandths(percentile: f64) -> Thousandths {
+    (percentile * 1e3).round() as Thousandths
 }
 
 #[allow(clippy::too_many_arguments)] // The words of one figure, each said once.
@@ -139,7 +148,7 @@ fn frame(
     shown: &[&Group<'_>],
     panels: Vec<Panel>,
     slug: &str,
-    title: String,
+    title: &str,
     marks: &str,
     x: Axis,
     note: &str,

@@ -182,11 +182,16 @@ pub(crate) fn half_knee(groups: &[&Group<'_>]) -> Option<u64> {
 pub(crate) fn load(key: &RowKey) -> String {
     let plural = |n: u32, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
     format!(
-        "{}, {}, records of {} bytes on average",
+        "{}, {}, {}",
         plural(key.producers, "producer"),
         plural(key.topics, "topic"),
-        key.record_bytes
+        records(key)
     )
+}
+
+/// `records of 760 bytes on average`.
+pub(crate) fn records(key: &RowKey) -> String {
+    format!("records of {} bytes on average", key.record_bytes)
 }
 
 /// File name of a figure, without its ending: it carries tier and deployments.

@@ -1,6 +1,7 @@
 //! Lays a [`Figure`] out on a page: beside each other on a wide one, below each other on a phone.
 
 use super::canvas::{Align, Canvas, DrawResult, Font, Marker, Stroke};
+use super::columns::{Columns, LYING_NAMES};
 use super::figure::{Bar, Ceiling, Figure, Panel, Plot, Series};
 use super::scale::Scale;
 use super::theme;
@@ -50,12 +51,12 @@ impl Page {
 }
 
 /// Positions of one panel, in CSS pixels.
-struct Frame {
-    left: f64,
-    right: f64,
+pub(crate) struct Frame {
+    pub(crate) left: f64,
+    pub(crate) right: f64,
     /// Top of the plot area.
-    top: f64,
-    bottom: f64,
+    pub(crate) top: f64,
+    pub(crate) bottom: f64,
     /// Where its title and legend begin.
     head: f64,
     /// Is it the first of its row, and so carries the y labels?
@@ -63,7 +64,7 @@ struct Frame {
 }
 
 impl Frame {
-    fn y(&self, scale: &Scale, value: f64) -> f64 {
+    pub(crate) fn y(&self, scale: &Scale, value: f64) -> f64 {
         self.bottom - scale.position(value) * (self.bottom - self.top)
     }
 
@@ -71,7 +72,7 @@ impl Frame {
         self.left + scale.position(value) * (self.right - self.left)
     }
 
-    fn width(&self) -> f64 {
+    pub(crate) fn width(&self) -> f64 {
         self.right - self.left
     }
 }
@@ -128,15 +129,17 @@ impl Renderer<'_> {
             + self.lines_height(&self.figure.subtitle, page.small())
             + 12.0;
         let columns = page.columns(self.figure.panels.len());
-        let usable = page.width() - 2.0 * MARGIN - Y_AXIS_WIDTH;
+        let axis_width = self.axis_width();
+        let usable = page.width() - 2.0 * MARGIN - axis_width;
         let width = (usable - PANEL_GAP * (columns - 1) as f64) / columns as f64;
         let mut frames = Vec::new();
         for row in self.figure.panels.chunks(columns) {
             let head = row.iter().map(|p| self.head_height(p, width)).fold(0.0, f64::max);
             let foot = row.iter().map(|p| self.foot_height(p, width)).fold(0.0, f64::max);
-            let (top, bottom) = (y + head, y + head + page.plot_height());
+            let plot = row.iter().map(|p| self.plot_height(p)).fold(0.0, f64::max);
+            let (top, bottom) = (y + head, y + head + plot);
             for column in 0..row.len() {
-                let left = MARGIN + Y_AXIS_WIDTH + column as f64 * (width + PANEL_GAP);
+                let left = MARGIN + axis_width + column as f64 * (width + PANEL_GAP);
                 let right = left + width;
                 frames.push(Frame { left, right, top, bottom, head: y, is_first: column == 0 });
             }
@@ -160,13 +163,28 @@ impl Renderer<'_> {
     fn foot_height(&self, panel: &Panel, width: f64) -> f64 {
         let line = self.page.small().line_px();
         match &panel.plot {
-            Plot::Bars(bars) => {
-                let step = width / bars.len().max(1) as f64;
-                let lines = bars.iter().map(|bar| self.label_lines(bar, step).len()).max();
-                8.0 + lines.unwrap_or(0) as f64 * self.bar_label(false).line_px()
-            }
+            Plot::Bars(bars) => self.columns(panel, bars).foot_height(self.page, width),
             Plot::Lines(_) => 10.0 + 2.0 * line,
         }
+    }
+
+    fn plot_height(&self, panel: &Panel) -> f64 {
+        let standing = self.page.plot_height();
+        match &panel.plot {
+            Plot::Bars(bars) => self.columns(panel, bars).height(self.page, standing),
+            Plot::Lines(_) => standing,
+        }
+    }
+
+    /// Room left of the plots: for the y-axis, or for the names of lying bars.
+    fn axis_width(&self) -> f64 {
+        let has_bars = self.figure.panels.iter().any(|p| matches!(p.plot, Plot::Bars(_)));
+        if has_bars && self.page == Page::Narrow { LYING_NAMES } else { Y_AXIS_WIDTH }
+    }
+
+    fn columns<'b>(&'b self, panel: &'b Panel, bars: &'b [Bar]) -> Columns<'b> {
+        let ceiling = panel.ceiling.as_ref();
+        Columns { bars, scale: &self.y, format: self.figure.y.format, ceiling }
     }
 
     fn draw(&self, canvas: &Canvas<'_>, layout: &Layout) -> DrawResult {
@@ -185,15 +203,19 @@ impl Renderer<'_> {
 
     fn panel(&self, canvas: &Canvas<'_>, panel: &Panel, frame: &Frame) -> DrawResult {
         let title = self.page.panel_title();
+        let left = if self.page == Page::Wide { frame.left } else { MARGIN };
         canvas.text(
-            (frame.left, frame.head + title.line_px() / 2.0),
+            (left, frame.head + title.line_px() / 2.0),
             &panel.title,
             title,
             Align::Start,
         )?;
+        if let (Plot::Bars(bars), Page::Narrow) = (&panel.plot, self.page) {
+            return self.columns(panel, bars).lie(canvas, frame, &self.figure.y.label);
+        }
         self.y_axis(canvas, frame)?;
         match &panel.plot {
-            Plot::Bars(bars) => self.bars(canvas, bars, frame)?,
+            Plot::Bars(bars) => self.columns(panel, bars).stand(canvas, frame)?,
             Plot::Lines(series) => self.lines(canvas, panel, series, frame)?,
         }
         let axis = Stroke::solid(theme::AXIS, 1.0);
@@ -225,61 +247,6 @@ impl Renderer<'_> {
         let label = format!("{}: {}", ceiling.label, (self.figure.y.format)(ceiling.value));
         canvas.text((frame.right, y - 9.0), &label, self.page.small(), Align::End)
     }
-
-    // ---- bars ----
-
-    fn bar_label(&self, is_system: bool) -> Font {
-        let font = self.page.font(12.5, 10.5);
-        if is_system { font.bold() } else { Font { tone: theme::MUTED, ..font } }
-    }
-
-    /// The lines below a bar; whether a line is the system's name is its first element.
-    fn label_lines(&self, bar: &Bar, step: f64) -> Vec<(bool, String)> {
-        let mut lines = Vec::new();
-        for (i, text) in bar.label.iter().enumerate() {
-            let font = self.bar_label(i == 0);
-            lines.extend(font.wrap(text, step - 4.0).into_iter().map(|line| (i == 0, line)));
-        }
-        lines
-    }
-
-    fn bars(&self, canvas: &Canvas<'_>, bars: &[Bar], frame: &Frame) -> DrawResult {
-        let step = frame.width() / bars.len().max(1) as f64;
-        for (i, bar) in bars.iter().enumerate() {
-            let middle = frame.left + (i as f64 + 0.5) * step;
-            self.bar(canvas, bar, frame, middle, (step * 0.3).min(34.0))?;
-            let mut y = frame.bottom + 8.0;
-            for (is_system, line) in self.label_lines(bar, step) {
-                let font = self.bar_label(is_system);
-                canvas.text((middle, y + font.line_px() / 2.0), &line, font, Align::Middle)?;
-                y += font.line_px();
-            }
-        }
-        Ok(())
-    }
-
-    fn bar(&self, canvas: &Canvas<'_>, bar: &Bar, frame: &Frame, middle: f64, half: f64) -> DrawResult {
-        let top = frame.y(&self.y, bar.median);
-        let split = bar.lower_part.map_or(frame.bottom, |part| frame.y(&self.y, part));
-        canvas.rect((middle - half, top), (middle + half, split), bar.tone, 0.88)?;
-        if bar.lower_part.is_some() {
-            canvas.rect((middle - half, split), (middle + half, frame.bottom), bar.tone, 0.45)?;
-        }
-        // The dots are spread over the bar's width, so that equal repeats can be counted.
-        let spread = (half * 1.2 / bar.repeats.len().max(1) as f64).min(9.0);
-        let first = -spread * (bar.repeats.len().saturating_sub(1)) as f64 / 2.0;
-        let radius = if self.page == Page::Wide { 2.8 } else { 2.2 };
-        for (i, value) in bar.repeats.iter().enumerate() {
-            let x = middle + first + spread * i as f64;
-            canvas.marker((x, frame.y(&self.y, *value)), radius, Marker::Circle, theme::INK)?;
-        }
-        let highest = bar.repeats.iter().map(|v| frame.y(&self.y, *v)).fold(top, f64::min);
-        let label = (self.figure.y.format)(bar.median);
-        let font = self.page.font(13.0, 11.0).bold();
-        canvas.text((middle, highest - 12.0), &label, font, Align::Middle)
-    }
-
-    // ---- lines ----
 
     /// Entries of the legend, in rows that fit.
     fn legend_rows<'s>(&self, series: &'s [Series], width: f64) -> Vec<Vec<(f64, &'s Series)>> {
@@ -341,10 +308,12 @@ impl Renderer<'_> {
             let tick = Stroke::solid(theme::AXIS, 1.0);
             canvas.line(&[(x, frame.bottom), (x, frame.bottom + 4.0)], tick)?;
             let half = font.width(label) / 2.0;
-            if x - half > free_from {
+            // The last label must not run into the next panel.
+            let middle = x.min(frame.right + 6.0 - half);
+            if middle - half > free_from {
                 let y = frame.bottom + 6.0 + font.line_px() / 2.0;
-                canvas.text((x, y), label, font, Align::Middle)?;
-                free_from = x + half + 5.0;
+                canvas.text((middle, y), label, font, Align::Middle)?;
+                free_from = middle + half + 5.0;
             }
         }
         let middle = f64::midpoint(frame.left, frame.right);

@@ -75,14 +75,11 @@ pub(crate) fn of_system(system: &str) -> Tone {
 pub(crate) fn dark_css() -> String {
     let tones =
         [PAPER, INK, MUTED, GRID, AXIS, CEILING, WALRUS, KAFKA, ROCKSDB, UPSTREAM, OTHER];
-    let rules: String = tones
-        .iter()
-        .map(|tone| {
-            let (light, dark) = (tone.hex(), tone.dark_hex());
-            format!("[fill=\"{light}\"]{{fill:{dark}}}[stroke=\"{light}\"]{{stroke:{dark}}}")
-        })
-        .collect();
-    format!("@media (prefers-color-scheme:dark){{{rules}}}")
+    let rules = tones.map(|tone| {
+        let (light, dark) = (tone.hex(), tone.dark_hex());
+        format!("[fill=\"{light}\"]{{fill:{dark}}}[stroke=\"{light}\"]{{stroke:{dark}}}")
+    });
+    format!("@media (prefers-color-scheme:dark){{{}}}", rules.concat())
 }
 
 #[cfg(test)]

@@ -28,12 +28,12 @@ impl Cell {
     }
 }
 
-/// A table in a box that scrolls sideways where the page is narrow. The first column names the
+/// A table in a box that scrolls sideways where the page is narrow, below its caption. The first column names the
 /// row; a head that begins with `#` stands over numbers.
 pub fn table(class: &str, caption: &str, heads: &[&str], rows: &[Vec<Cell>]) -> String {
     let mut html = format!(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{0}\">\
-         <table class=\"{class}\"><caption>{0}</caption><thead><tr>",
+        "<p class=\"small\">{0}</p>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" \
+         aria-label=\"{0}\"><table class=\"{class}\"><thead><tr>",
         escape(caption)
     );
     for head in heads {

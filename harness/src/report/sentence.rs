@@ -23,8 +23,8 @@ pub fn headline(comparisons: &[Comparison]) -> String {
         ("when writing goes on", find("writes", Deployment::Networked, "put", "kafka")),
     ];
     let embedded = [
-        ("RocksDB", find("writes-burst", Deployment::Embedded, "", "rocksdb")),
-        ("the original Walrus", find("writes-burst", Deployment::Embedded, "", "upstream")),
+        ("against RocksDB", find("writes-burst", Deployment::Embedded, "", "rocksdb")),
+        ("against the original Walrus", find("writes-burst", Deployment::Embedded, "", "upstream")),
     ];
     let told = |claims: &[(&str, Option<&Comparison>)]| -> Vec<String> {
         claims.iter().filter_map(|(what, c)| Some(format!("{what} {}", claim((*c)?)))).collect()
@@ -50,16 +50,10 @@ pub fn headline(comparisons: &[Comparison]) -> String {
     }
 }
 
-/// `3.4 times as fast (3.1–3.9 over 5 repeats)`, or that nothing was shown.
+/// `3.4 times as fast (3.1–3.9)`, or that nothing was shown.
 pub fn claim(comparison: &Comparison) -> String {
     let ratio = &comparison.ratio;
-    let range = format!(
-        "{}–{} over {} repeat{}",
-        three_digits(ratio.min),
-        three_digits(ratio.max),
-        ratio.count,
-        if ratio.count == 1 { "" } else { "s" }
-    );
+    let range = format!("{}–{}", three_digits(ratio.min), three_digits(ratio.max));
     let times = three_digits(ratio.median);
     match (comparison.verdict, comparison.measure) {
         (Verdict::NoDifferenceShown, _) => format!("no difference shown ({range})"),
