@@ -62,10 +62,8 @@ pub fn draw(results: &Results) -> Result<Vec<Chart>, ReportError> {
 }
 
 fn chart(figure: &Figure) -> Result<Chart, ReportError> {
-    let draw = |page| {
-        render::svg(figure, page)
-            .map_err(|cause| ReportError::Draw { chart: figure.stem.clone(), cause })
-    };
+    let draw =
+        |page| render::svg(figure, page).map_err(|cause| ReportError::Draw { chart: figure.stem.clone(), cause });
     Ok(Chart {
         stem: figure.stem.clone(),
         title: figure.title.clone(),
@@ -83,8 +81,8 @@ pub fn write(charts: &[Chart], dir: &Path) -> Result<Vec<PathBuf>, ReportError> 
     remove_old(&dir)?;
     let mut files = Vec::new();
     for chart in charts {
-        let png = canvas::png(&chart.wide_svg)
-            .map_err(|cause| ReportError::Draw { chart: chart.stem.clone(), cause })?;
+        let png =
+            canvas::png(&chart.wide_svg).map_err(|cause| ReportError::Draw { chart: chart.stem.clone(), cause })?;
         for (ending, bytes) in [("svg", chart.wide_svg.as_bytes()), ("png", &png)] {
             let path = dir.join(format!("{}.{ending}", chart.stem));
             fs::write(&path, bytes).map_err(ReportError::io(&path))?;

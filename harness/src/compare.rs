@@ -55,10 +55,7 @@ pub fn compare(before: &Results, after: &Results) -> Comparison {
     let name = |g: &Group<'_>| format!("{}: {}", work(&g.key), pick::full_name(&g.key));
     Comparison {
         warnings: warnings(before, after),
-        rows: old
-            .iter()
-            .filter_map(|g| difference(g, by_key.get(&g.key).copied()?))
-            .collect(),
+        rows: old.iter().filter_map(|g| difference(g, by_key.get(&g.key).copied()?)).collect(),
         only_before: old.iter().filter(|g| !is_new(g)).map(name).collect(),
         only_after: new.iter().filter(|g| !old.iter().any(|o| o.key == g.key)).map(name).collect(),
     }
@@ -99,16 +96,27 @@ fn work(key: &RowKey) -> String {
     text
 }
 
-/// Names in `env.json` whose difference makes two runs hard to compare.
-const MACHINE: [&str; 6] = ["cpu", "cores", "memory_bytes", "kernel", "filesystem", "device_cache"];
+/// Values in `env.json` whose difference makes two runs hard to compare, with their names.
+const MACHINE: [(&str, &str); 6] = [
+    ("CPU", "/machine/cpu"),
+    ("cores", "/machine/cores"),
+    ("memory", "/machine/memory_bytes"),
+    ("kernel", "/machine/kernel"),
+    ("filesystem", "/filesystem/kind"),
+    ("device cache", "/filesystem/device_cache"),
+];
 
 fn warnings(before: &Results, after: &Results) -> Vec<String> {
     let mut all = Vec::new();
-    for name in MACHINE {
-        let (old, new) = (provenance::find(&before.env, name), provenance::find(&after.env, name));
+    for (name, path) in MACHINE {
+        // As people read it: a few kilobytes more of memory are no other machine.
+        let say = |results: &Results| {
+            let value = results.env.pointer(path);
+            value.map_or("unknown".to_owned(), |v| provenance::readable(path, v))
+        };
+        let (old, new) = (say(before), say(after));
         if old != new {
-            let say = |v: Option<&serde_json::Value>| v.map_or("unknown".to_owned(), provenance::plain);
-            all.push(format!("other machine: {name} was {}, is {}", say(old), say(new)));
+            all.push(format!("other machine: {name} was {old}, is {new}"));
         }
     }
     for results in [before, after] {
@@ -147,8 +155,7 @@ pub fn table(comparison: &Comparison) -> String {
     let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
     for row in &rows {
-        let padded: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let padded: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(text, "{}", padded.join("  ").trim_end());
     }
     for (which, names) in [("first", &comparison.only_before), ("second", &comparison.only_after)] {

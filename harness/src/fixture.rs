@@ -109,7 +109,8 @@ impl Fixture {
             "command_line": ["harness", "run", "--profile", "full"],
             "git_revision": "0123456",
             "machine": {"cpu": "Invented CPU", "cores": 2, "memory_bytes": 25_000_000_000_u64,
-                "kernel": "6.18", "filesystem": "ext4"},
+                "kernel": "6.18"},
+            "filesystem": {"kind": "ext4", "device_cache": "write back"},
             "versions": {"kafka": "4.4.0", "rocksdb": "10.4.2"},
         });
         std::fs::write(dir.join("env.json"), env.to_string()).expect("env.json");
@@ -216,10 +217,7 @@ fn curves(f: &mut Fixture) {
 }
 
 fn latency(f: &mut Fixture) {
-    for (system, variant, knee, base_us) in [
-        ("walrus", "put-tuned", 1.4e6, 120.0),
-        ("kafka", "tuned", 0.36e6, 900.0),
-    ] {
+    for (system, variant, knee, base_us) in [("walrus", "put-tuned", 1.4e6, 120.0), ("kafka", "tuned", 0.36e6, 900.0)] {
         for offered in [50e3, 100e3, 200e3, 400e3, 800e3, 1.6e6] {
             let from = f.summary.len();
             let load: f64 = offered / knee;
@@ -233,7 +231,16 @@ fn latency(f: &mut Fixture) {
                 row.p999_us = Some(p50 * 11.0);
             });
             for row in f.summary[from..].iter().map(|row| row.run_id.clone()) {
-                for (percentile, factor) in [(0.0, 0.4), (50.0, 1.0), (75.0, 1.4), (90.0, 2.0), (95.0, 2.6), (99.0, 4.0), (99.9, 11.0), (99.99, 24.0)] {
+                for (percentile, factor) in [
+                    (0.0, 0.4),
+                    (50.0, 1.0),
+                    (75.0, 1.4),
+                    (90.0, 2.0),
+                    (95.0, 2.6),
+                    (99.0, 4.0),
+                    (99.9, 11.0),
+                    (99.99, 24.0),
+                ] {
                     f.latency.push(LatencyRow {
                         run_id: row.clone(),
                         offered_per_s: Some(offered),

@@ -86,11 +86,14 @@ fn opening(results: &Results, sentence: &str) -> String {
     );
     let failed = results.failed().count();
     if failed > 0 {
-        push(&mut html, format_args!(
-            "<p class=\"warning\">{failed} of {} rows failed and count nowhere: \
+        push(
+            &mut html,
+            format_args!(
+                "<p class=\"warning\">{failed} of {} rows failed and count nowhere: \
              <a href=\"#failed\">see which and why</a>.</p>\n",
-            results.rows.len()
-        ));
+                results.rows.len()
+            ),
+        );
     }
     for warning in provenance::warnings(&results.env) {
         push(&mut html, format_args!("<p class=\"warning\">{}</p>\n", escape(&warning)));
@@ -139,10 +142,7 @@ fn figure(chart: &Chart) -> String {
 fn reproduce(results: &Results) -> String {
     let mut html = String::from("<h2 id=\"reproduce\">Reproduce it</h2>\n");
     if let Some(command) = provenance::command_line(&results.env) {
-        push(&mut html, format_args!(
-            "<p>This run was made with</p>\n<pre><code>{}</code></pre>\n",
-            escape(&command)
-        ));
+        push(&mut html, format_args!("<p>This run was made with</p>\n<pre><code>{}</code></pre>\n", escape(&command)));
     }
     html.push_str(
         "<p>On a fresh machine <code>make bench-all</code> builds everything, runs every system \
@@ -190,8 +190,7 @@ fn rows(groups: &[Group<'_>]) -> String {
 }
 
 fn failures(results: &Results) -> String {
-    let table = tables::failures(results)
-        .unwrap_or_else(|| "<p>None: every row passed its proof.</p>\n".to_owned());
+    let table = tables::failures(results).unwrap_or_else(|| "<p>None: every row passed its proof.</p>\n".to_owned());
     format!("<h2 id=\"failed\">Failed and missing</h2>\n{table}")
 }
 
@@ -200,5 +199,15 @@ fn machine(results: &Results) -> String {
     if pairs.is_empty() {
         return "<h2 id=\"machine\">Machine</h2>\n<p>There is no env.json.</p>\n".to_owned();
     }
-    format!("<h2 id=\"machine\">Machine, versions and settings</h2>\n{}", definitions(&pairs))
+    let first = |(name, _): &(String, String)| {
+        let group = name.split('.').next().unwrap_or(name);
+        matches!(group, "machine" | "filesystem" | "versions" | "git_revision" | "started_utc" | "profile")
+    };
+    let (short, rest): (Vec<_>, Vec<_>) = pairs.into_iter().partition(first);
+    format!(
+        "<h2 id=\"machine\">Machine, versions and settings</h2>\n{}\
+         <details><summary>Settings of every system, and all else in env.json</summary>{}</details>\n",
+        definitions(&short),
+        definitions(&rest)
+    )
 }

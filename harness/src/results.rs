@@ -210,9 +210,7 @@ fn phase(row: &SummaryRow) -> &'static str {
     let has = |text: &str, word: &str| text.split('-').any(|w| w == word);
     ["warm", "cold", "tail"]
         .into_iter()
-        .find(|word| {
-            row.has_mark(word) || [case, &row.workload, &row.variant].iter().any(|t| has(t, word))
-        })
+        .find(|word| row.has_mark(word) || [case, &row.workload, &row.variant].iter().any(|t| has(t, word)))
         .unwrap_or(if row.load_mode == LoadMode::Tail { "tail" } else { "" })
 }
 

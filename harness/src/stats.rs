@@ -102,12 +102,7 @@ pub fn unpaired_ratio(a: &[f64], b: &[f64]) -> Option<Spread> {
     if b.min <= 0.0 {
         return None;
     }
-    Some(Spread {
-        median: a.median / b.median,
-        min: a.min / b.max,
-        max: a.max / b.min,
-        count: a.count.min(b.count),
-    })
+    Some(Spread { median: a.median / b.median, min: a.min / b.max, max: a.max / b.min, count: a.count.min(b.count) })
 }
 
 /// A number as people say it: `1.62 M`, `640 k`, `81.3 k`, `9.72 k`, `412`, `0.83`.
@@ -187,10 +182,7 @@ mod tests {
     #[test]
     fn a_single_repeat_that_dips_below_one_takes_the_verdict_away() {
         assert_eq!(Verdict::of(&spread(&[3.0, 2.0, 1.01]), Better::Higher), Verdict::Faster);
-        assert_eq!(
-            Verdict::of(&spread(&[3.0, 2.0, 0.99]), Better::Higher),
-            Verdict::NoDifferenceShown
-        );
+        assert_eq!(Verdict::of(&spread(&[3.0, 2.0, 0.99]), Better::Higher), Verdict::NoDifferenceShown);
         assert_eq!(Verdict::of(&spread(&[3.0, 2.0, 1.0]), Better::Higher), Verdict::NoDifferenceShown);
         assert_eq!(Verdict::of(&spread(&[0.3, 0.2, 0.9]), Better::Higher), Verdict::Slower);
     }

@@ -58,9 +58,7 @@ pub(crate) fn headline(groups: &[Group<'_>]) -> Vec<Figure> {
     };
     [("writes-burst", burst), ("writes", sustained)]
         .iter()
-        .filter_map(|(name, spec)| {
-            figure(&select(groups, |key| key.workload == *name), Tier::PageCache, spec)
-        })
+        .filter_map(|(name, spec)| figure(&select(groups, |key| key.workload == *name), Tier::PageCache, spec))
         .collect()
 }
 
@@ -85,9 +83,7 @@ pub(crate) fn synced(groups: &[Group<'_>]) -> Vec<Figure> {
     [(false, windowed), (true, one)]
         .iter()
         .filter_map(|(is_one, spec)| {
-            let rows = select(groups, |key| {
-                key.workload == "writes-synced" && key.is_one_in_flight() == *is_one
-            });
+            let rows = select(groups, |key| key.workload == "writes-synced" && key.is_one_in_flight() == *is_one);
             figure(&rows, Tier::Synced, spec)
         })
         .collect()
@@ -149,15 +145,12 @@ pub(crate) fn cpu(groups: &[Group<'_>]) -> Option<Figure> {
         reading: "What is left of the machine for other work. Taken from the processes' own \
             accounts during the writes shown; the kernel's background writing is in neither.",
     };
-    ["writes", "writes-burst"].into_iter().find_map(|name| {
-        figure(&select(groups, |key| key.workload == name), Tier::PageCache, &spec)
-    })
+    ["writes", "writes-burst"]
+        .into_iter()
+        .find_map(|name| figure(&select(groups, |key| key.workload == name), Tier::PageCache, &spec))
 }
 
-fn select<'g, 'a>(
-    groups: &'g [Group<'a>],
-    filter: impl Fn(&RowKey) -> bool,
-) -> Vec<&'g Group<'a>> {
+fn select<'g, 'a>(groups: &'g [Group<'a>], filter: impl Fn(&RowKey) -> bool) -> Vec<&'g Group<'a>> {
     groups.iter().filter(|g| filter(&g.key)).collect()
 }
 

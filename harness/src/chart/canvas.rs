@@ -223,13 +223,7 @@ impl Canvas<'_> {
     }
 
     /// Lines of text below `top`; returns where they end.
-    pub(crate) fn paragraph(
-        &self,
-        (x, top): (f64, f64),
-        width: f64,
-        words: &str,
-        font: Font,
-    ) -> Result<f64, String> {
+    pub(crate) fn paragraph(&self, (x, top): (f64, f64), width: f64, words: &str, font: Font) -> Result<f64, String> {
         let mut y = top;
         for line in font.wrap(words, width) {
             self.text((x, y + font.line_px() / 2.0), &line, font, Align::Start)?;
@@ -238,14 +232,7 @@ impl Canvas<'_> {
         Ok(y)
     }
 
-    fn put(
-        &self,
-        at_px: (f64, f64),
-        words: &str,
-        font: Font,
-        align: Align,
-        turn: FontTransform,
-    ) -> DrawResult {
+    fn put(&self, at_px: (f64, f64), words: &str, font: Font, align: Align, turn: FontTransform) -> DrawResult {
         let h_pos = match align {
             Align::Start => HPos::Left,
             Align::Middle => HPos::Center,
@@ -253,9 +240,7 @@ impl Canvas<'_> {
         };
         let desc = FontDesc::new(FontFamily::SansSerif, font.px * UNITS * LINE_PER_EM, font.style());
         let colour = font.tone.rgb();
-        let style = TextStyle::from(desc.transform(turn))
-            .color(&colour)
-            .pos(Pos::new(h_pos, VPos::Center));
+        let style = TextStyle::from(desc.transform(turn)).color(&colour).pos(Pos::new(h_pos, VPos::Center));
         self.area.draw(&Text::new(words.to_owned(), at(at_px), style)).map_err(text)
     }
 }
@@ -323,8 +308,7 @@ pub(crate) fn png(svg: &str) -> Result<Vec<u8>, String> {
     let tree = usvg::Tree::from_str(svg, &options).map_err(text)?;
     let scale = UNITS as f32;
     let size = tree.size().to_int_size().scale_by(scale).ok_or("an empty picture")?;
-    let mut pixels =
-        tiny_skia::Pixmap::new(size.width(), size.height()).ok_or("an empty picture")?;
+    let mut pixels = tiny_skia::Pixmap::new(size.width(), size.height()).ok_or("an empty picture")?;
     resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixels.as_mut());
     pixels.encode_png().map_err(text)
 }
@@ -345,16 +329,8 @@ fn font_database() -> &'static Arc<usvg::fontdb::Database> {
 fn register_fonts() {
     static DONE: OnceLock<()> = OnceLock::new();
     DONE.get_or_init(|| {
-        let _ = plotters::style::register_font(
-            FAMILY,
-            FontStyle::Normal,
-            dejavu::sans_condensed::regular(),
-        );
-        let _ = plotters::style::register_font(
-            FAMILY,
-            FontStyle::Bold,
-            dejavu::sans_condensed::bold(),
-        );
+        let _ = plotters::style::register_font(FAMILY, FontStyle::Normal, dejavu::sans_condensed::regular());
+        let _ = plotters::style::register_font(FAMILY, FontStyle::Bold, dejavu::sans_condensed::bold());
     });
 }
 

@@ -30,11 +30,7 @@ pub(crate) struct Columns<'b> {
 
 /// Font of the names below or beside bars.
 fn name_font(is_system: bool) -> Font {
-    if is_system {
-        Font::new(12.5, theme::INK).bold()
-    } else {
-        Font::new(12.5, theme::MUTED)
-    }
+    if is_system { Font::new(12.5, theme::INK).bold() } else { Font::new(12.5, theme::MUTED) }
 }
 
 /// The lines of a name; whether a line is the system's is its first element.
@@ -122,13 +118,7 @@ impl Columns<'_> {
         Ok(())
     }
 
-    fn lying_grid(
-        &self,
-        canvas: &Canvas<'_>,
-        frame: &Frame,
-        label: &str,
-        x: &impl Fn(f64) -> f64,
-    ) -> DrawResult {
+    fn lying_grid(&self, canvas: &Canvas<'_>, frame: &Frame, label: &str, x: &impl Fn(f64) -> f64) -> DrawResult {
         let font = Font::new(12.0, theme::MUTED);
         let mut free_from = f64::MIN;
         for (value, text) in &self.scale.ticks {
@@ -154,10 +144,8 @@ impl Columns<'_> {
 /// From where to where, and how strong: the client's part of a cost is paler.
 fn parts(bar: &Bar) -> Vec<(f64, f64, f64)> {
     let (pale, strong) = ALPHAS;
-    bar.lower_part.map_or_else(
-        || vec![(0.0, bar.median, strong)],
-        |part| vec![(0.0, part, pale), (part, bar.median, strong)],
-    )
+    bar.lower_part
+        .map_or_else(|| vec![(0.0, bar.median, strong)], |part| vec![(0.0, part, pale), (part, bar.median, strong)])
 }
 
 fn highest(bar: &Bar) -> f64 {

@@ -156,11 +156,8 @@ fn lines_over(
     let tier = groups.first()?.key.tier;
     let sketch = Sketch { x: sketch.x.clone(), y: sketch.y.clone(), ..*sketch };
     sketch.draw(groups, tier, |all, deployment| {
-        let raw: Vec<&Group<'_>> = groups
-            .iter()
-            .copied()
-            .filter(|g| g.key.system == "raw" && g.key.deployment == deployment)
-            .collect();
+        let raw: Vec<&Group<'_>> =
+            groups.iter().copied().filter(|g| g.key.system == "raw" && g.key.deployment == deployment).collect();
         let mut series = series_over(&all, &x, y);
         set_markers(&mut series);
         series.extend(series_over(&raw, &x, y).into_iter().take(1).map(|raw| Series {
@@ -235,13 +232,7 @@ fn time_series(results: &Results, group: &Group<'_>) -> Option<Series> {
 
 /// Records a second in each interval, at its end.
 fn rates(rows: &[ThroughputRow]) -> Vec<(f64, f64)> {
-    let start = ThroughputRow {
-        run_id: String::new(),
-        t_ms: 0,
-        records_acked: 0,
-        bytes_acked: 0,
-        dirty_bytes: 0,
-    };
+    let start = ThroughputRow { run_id: String::new(), t_ms: 0, records_acked: 0, bytes_acked: 0, dirty_bytes: 0 };
     let mut before = &start;
     let mut points = Vec::new();
     for row in rows {
@@ -256,14 +247,9 @@ fn rates(rows: &[ThroughputRow]) -> Vec<(f64, f64)> {
 }
 
 /// The value of `fixed` under which `varied` takes the most values; `None` if it never varies.
-fn most_spread(
-    groups: &[&Group<'_>],
-    fixed: fn(&RowKey) -> u32,
-    varied: fn(&RowKey) -> u32,
-) -> Option<u32> {
+fn most_spread(groups: &[&Group<'_>], fixed: fn(&RowKey) -> u32, varied: fn(&RowKey) -> u32) -> Option<u32> {
     let spread = |value: u32| {
-        let rows: Vec<&Group<'_>> =
-            groups.iter().copied().filter(|g| fixed(&g.key) == value).collect();
+        let rows: Vec<&Group<'_>> = groups.iter().copied().filter(|g| fixed(&g.key) == value).collect();
         counts(&rows, varied).len()
     };
     let best = groups.iter().map(|g| fixed(&g.key)).max_by_key(|value| spread(*value))?;

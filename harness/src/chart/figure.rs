@@ -122,17 +122,15 @@ impl Figure {
             .iter()
             .map(|panel| {
                 let items: Vec<String> = match &panel.plot {
-                    Plot::Bars(bars) => bars
-                        .iter()
-                        .map(|bar| format!("{} {}", bar.label.join(" "), format(bar.median)))
-                        .collect(),
+                    Plot::Bars(bars) => {
+                        bars.iter().map(|bar| format!("{} {}", bar.label.join(" "), format(bar.median))).collect()
+                    }
                     Plot::Lines(series) => series.iter().map(|s| s.label.clone()).collect(),
                 };
                 format!("{}: {}.", panel.title, items.join(", "))
             })
             .collect();
-        format!("{} {} ({}). {}", self.subtitle, self.y.label, self.x.label, panels.join(" "))
-            .replace(" ().", ".")
+        format!("{} {} ({}). {}", self.subtitle, self.y.label, self.x.label, panels.join(" ")).replace(" ().", ".")
     }
 
     /// Every y value that must fit.
@@ -140,10 +138,9 @@ impl Figure {
         self.panels.iter().flat_map(|panel| {
             let ceiling = panel.ceiling.iter().map(|c| c.value);
             let values: Vec<f64> = match &panel.plot {
-                Plot::Bars(bars) => bars
-                    .iter()
-                    .flat_map(|bar| bar.repeats.iter().copied().chain([bar.median]))
-                    .collect(),
+                Plot::Bars(bars) => {
+                    bars.iter().flat_map(|bar| bar.repeats.iter().copied().chain([bar.median])).collect()
+                }
                 Plot::Lines(series) => series.iter().flat_map(Series::values).map(|p| p.1).collect(),
             };
             ceiling.chain(values)

@@ -65,10 +65,8 @@ fn is_up_to_knee(group: &Group<'_>, all: &[&Group<'_>]) -> bool {
 /// The whole distribution, at a low rate and at half of what Kafka can do.
 pub(crate) fn percentiles(results: &Results, groups: &[Group<'_>]) -> Option<Figure> {
     let rows = open_rows(groups);
-    let mut told: Vec<u64> = [rows.iter().map(|g| g.key.offered_per_s).min(), told_rate(&rows)]
-        .into_iter()
-        .flatten()
-        .collect();
+    let mut told: Vec<u64> =
+        [rows.iter().map(|g| g.key.offered_per_s).min(), told_rate(&rows)].into_iter().flatten().collect();
     told.dedup();
     let shown: Vec<&Group<'_>> =
         rows.into_iter().filter(|g| told.contains(&g.key.offered_per_s) && pick::keeps_up(g)).collect();
@@ -76,8 +74,7 @@ pub(crate) fn percentiles(results: &Results, groups: &[Group<'_>]) -> Option<Fig
         .iter()
         .filter_map(|rate| {
             let at_rate = shown.iter().filter(|g| g.key.offered_per_s == *rate);
-            let mut series: Vec<Series> =
-                at_rate.filter_map(|g| distribution(results, g)).collect();
+            let mut series: Vec<Series> = at_rate.filter_map(|g| distribution(results, g)).collect();
             set_markers(&mut series);
             let title = format!("At {} records per second", human(*rate as f64));
             (!series.is_empty()).then_some(Panel { title, plot: Plot::Lines(series), ceiling: None })
@@ -159,11 +156,7 @@ fn frame(
     Some(Figure {
         stem: pick::stem(slug, tier, &[deployment]),
         title: format!("{title}: {}", pick::load(&first.key)),
-        subtitle: format!(
-            "{}, {} · {marks}",
-            pick::tier_meaning(tier),
-            pick::deployments_words(&[deployment])
-        ),
+        subtitle: format!("{}, {} · {marks}", pick::tier_meaning(tier), pick::deployments_words(&[deployment])),
         x,
         y: Axis::log("latency (logarithmic)", human_us, &[]),
         panels,

@@ -123,9 +123,8 @@ pub(crate) fn panel_groups<'g, 'a>(
 where
     'a: 'g,
 {
-    let mut chosen: Vec<&Group<'_>> = groups
-        .filter(|g| is_system(g) && g.key.tier == tier && g.key.deployment == deployment)
-        .collect();
+    let mut chosen: Vec<&Group<'_>> =
+        groups.filter(|g| is_system(g) && g.key.tier == tier && g.key.deployment == deployment).collect();
     chosen.sort_by_key(|g| rank(&g.key));
     chosen
 }
@@ -181,12 +180,7 @@ pub(crate) fn half_knee(groups: &[&Group<'_>]) -> Option<u64> {
 /// The load in words: `10 producers, 10 topics, records of 760 bytes on average`.
 pub(crate) fn load(key: &RowKey) -> String {
     let plural = |n: u32, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-    format!(
-        "{}, {}, {}",
-        plural(key.producers, "producer"),
-        plural(key.topics, "topic"),
-        records(key)
-    )
+    format!("{}, {}, {}", plural(key.producers, "producer"), plural(key.topics, "topic"), records(key))
 }
 
 /// `records of 760 bytes on average`.

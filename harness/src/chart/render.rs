@@ -96,9 +96,7 @@ pub(crate) fn svg(figure: &Figure, page: Page) -> Result<String, String> {
     };
     let layout = renderer.layout();
     let size = (page.width(), layout.height);
-    Canvas::svg(size, &figure.title, &figure.description(), |canvas| {
-        renderer.draw(canvas, &layout)
-    })
+    Canvas::svg(size, &figure.title, &figure.description(), |canvas| renderer.draw(canvas, &layout))
 }
 
 /// Where everything goes.
@@ -153,9 +151,7 @@ impl Renderer<'_> {
         let title = if panel.title.is_empty() { 0.0 } else { self.page.panel_title().line_px() };
         let legend = match &panel.plot {
             Plot::Bars(_) => 0.0,
-            Plot::Lines(series) => {
-                self.legend_rows(series, width).len() as f64 * self.page.small().line_px() + 4.0
-            }
+            Plot::Lines(series) => self.legend_rows(series, width).len() as f64 * self.page.small().line_px() + 4.0,
         };
         title + legend + 22.0
     }
@@ -204,12 +200,7 @@ impl Renderer<'_> {
     fn panel(&self, canvas: &Canvas<'_>, panel: &Panel, frame: &Frame) -> DrawResult {
         let title = self.page.panel_title();
         let left = if self.page == Page::Wide { frame.left } else { MARGIN };
-        canvas.text(
-            (left, frame.head + title.line_px() / 2.0),
-            &panel.title,
-            title,
-            Align::Start,
-        )?;
+        canvas.text((left, frame.head + title.line_px() / 2.0), &panel.title, title, Align::Start)?;
         if let (Plot::Bars(bars), Page::Narrow) = (&panel.plot, self.page) {
             return self.columns(panel, bars).lie(canvas, frame, &self.figure.y.label);
         }
@@ -266,13 +257,7 @@ impl Renderer<'_> {
         rows
     }
 
-    fn lines(
-        &self,
-        canvas: &Canvas<'_>,
-        panel: &Panel,
-        series: &[Series],
-        frame: &Frame,
-    ) -> DrawResult {
+    fn lines(&self, canvas: &Canvas<'_>, panel: &Panel, series: &[Series], frame: &Frame) -> DrawResult {
         self.x_axis(canvas, frame)?;
         let title = if panel.title.is_empty() { 0.0 } else { self.page.panel_title().line_px() };
         self.legend(canvas, series, frame, frame.head + title + 2.0)?;
@@ -321,13 +306,7 @@ impl Renderer<'_> {
         canvas.text((middle, y), &self.figure.x.label, font, Align::Middle)
     }
 
-    fn legend(
-        &self,
-        canvas: &Canvas<'_>,
-        series: &[Series],
-        frame: &Frame,
-        top: f64,
-    ) -> DrawResult {
+    fn legend(&self, canvas: &Canvas<'_>, series: &[Series], frame: &Frame, top: f64) -> DrawResult {
         let font = Font { tone: theme::INK, ..self.page.small() };
         for (i, row) in self.legend_rows(series, frame.width()).into_iter().enumerate() {
             let y = top + (i as f64 + 0.5) * font.line_px();

@@ -73,8 +73,7 @@ pub(crate) fn of_system(system: &str) -> Tone {
 /// Rules that give a drawing its dark colours where the reader prefers dark pages. They address
 /// the colours that the drawing uses, so that it stays plain SVG for programs without CSS.
 pub(crate) fn dark_css() -> String {
-    let tones =
-        [PAPER, INK, MUTED, GRID, AXIS, CEILING, WALRUS, KAFKA, ROCKSDB, UPSTREAM, OTHER];
+    let tones = [PAPER, INK, MUTED, GRID, AXIS, CEILING, WALRUS, KAFKA, ROCKSDB, UPSTREAM, OTHER];
     let rules = tones.map(|tone| {
         let (light, dark) = (tone.hex(), tone.dark_hex());
         format!("[fill=\"{light}\"]{{fill:{dark}}}[stroke=\"{light}\"]{{stroke:{dark}}}")

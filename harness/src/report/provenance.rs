@@ -5,13 +5,13 @@
 
 use serde_json::Value;
 
+use crate::stats::human_bytes;
+
 /// The command that made this run, as it was typed.
 pub fn command_line(env: &Value) -> Option<String> {
     match find(env, "command_line").or_else(|| find(env, "command"))? {
         Value::String(text) => Some(text.clone()),
-        Value::Array(words) => {
-            Some(words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
-        }
+        Value::Array(words) => Some(words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")),
         _ => None,
     }
 }
@@ -19,9 +19,7 @@ pub fn command_line(env: &Value) -> Option<String> {
 /// Warnings that the harness wrote down, such as a profile from another machine.
 pub fn warnings(env: &Value) -> Vec<String> {
     match find(env, "warnings") {
-        Some(Value::Array(all)) => {
-            all.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-        }
+        Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
     }
 }
@@ -50,12 +48,17 @@ fn collect(name: &str, value: &Value, pairs: &mut Vec<(String, String)>) {
             }
         }
         Value::Array(items) => pairs.push((name.to_owned(), items.iter().map(plain).collect::<Vec<_>>().join(" "))),
-        other => pairs.push((name.to_owned(), plain(other))),
+        other => pairs.push((name.to_owned(), readable(name, other))),
     }
 }
 
-/// A value without the quotes of JSON.
-pub fn plain(value: &Value) -> String {
+/// A value as people read it: names that end in `_bytes` tell a size.
+pub fn readable(name: &str, value: &Value) -> String {
+    let bytes = value.as_f64().filter(|_| name.ends_with("_bytes"));
+    bytes.map_or_else(|| plain(value), human_bytes)
+}
+
+fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 

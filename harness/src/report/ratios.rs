@@ -124,8 +124,7 @@ pub fn comparisons(groups: &[Group<'_>]) -> Vec<Comparison> {
         }
         arenas.sort_by_key(|a| (a.deployment == Deployment::Embedded, a.is_one_in_flight));
         for arena in arenas.iter().filter(|arena| is_told(arena, &of_workload)) {
-            let rows: Vec<&Group<'_>> =
-                of_workload.iter().copied().filter(|g| Arena::of(&g.key) == *arena).collect();
+            let rows: Vec<&Group<'_>> = of_workload.iter().copied().filter(|g| Arena::of(&g.key) == *arena).collect();
             all.extend(in_arena(&rows, arena));
         }
     }

@@ -43,9 +43,7 @@ pub fn headline(comparisons: &[Comparison]) -> String {
         parts.push(format!("in process, in a burst: {}", embedded.join(", ")));
     }
     match parts.join("; ") {
-        none if none.is_empty() => {
-            "This run holds no two rows that can be compared.".to_owned()
-        }
+        none if none.is_empty() => "This run holds no two rows that can be compared.".to_owned(),
         text => format!("{}{}.", text[..1].to_uppercase(), &text[1..]),
     }
 }

@@ -30,12 +30,7 @@ pub fn value(measure: Measure, value: f64) -> String {
 
 /// `3.4 (3.1–3.9)`.
 pub fn ratio(c: &Comparison) -> String {
-    format!(
-        "{} ({}–{})",
-        three_digits(c.ratio.median),
-        three_digits(c.ratio.min),
-        three_digits(c.ratio.max)
-    )
+    format!("{} ({}–{})", three_digits(c.ratio.median), three_digits(c.ratio.min), three_digits(c.ratio.max))
 }
 
 /// Ours against theirs, with the verdict.
@@ -76,8 +71,7 @@ const PUBLISHED: [(&str, &[&str], [&str; 2]); 3] = [
     ("RocksDB", &["rocksdb"], ["432,821", "1,000,000"]),
 ];
 /// Ours, for which there is nothing to be published by others.
-const OURS: (&str, &[&str], [&str; 2]) =
-    ("Walrus (this project), embedded", &["walrus-embedded"], ["–", "–"]);
+const OURS: (&str, &[&str], [&str; 2]) = ("Walrus (this project), embedded", &["walrus-embedded"], ["–", "–"]);
 
 /// Published by the original project, next to what the same systems did here.
 pub fn published(groups: &[Group<'_>]) -> Option<String> {
@@ -88,18 +82,13 @@ pub fn published(groups: &[Group<'_>]) -> Option<String> {
             .max_by(|a, b| a.median_per_s().total_cmp(&b.median_per_s()));
         let Some(group) = best else { return ["–", "–", "–"].map(Cell::number) };
         let peak = group.spread(|row| row.peak_records_per_s).map_or("–".to_owned(), |s| human(s.median));
-        [
-            Cell::number(human(group.median_per_s())),
-            Cell::number(peak),
-            Cell::text(pick::variant_name(&group.key)),
-        ]
+        [Cell::number(human(group.median_per_s())), Cell::number(peak), Cell::text(pick::variant_name(&group.key))]
     };
     let mut has_any = false;
     let mut rows = Vec::new();
     for (name, systems, published) in PUBLISHED.into_iter().chain([OURS]) {
-        has_any |= groups.iter().any(|g| {
-            systems.contains(&g.key.system.as_str()) && g.key.workload.starts_with("writes")
-        });
+        has_any |=
+            groups.iter().any(|g| systems.contains(&g.key.system.as_str()) && g.key.workload.starts_with("writes"));
         let mut row = vec![Cell::text(name)];
         row.extend(published.map(Cell::number));
         row.extend(cells(systems, "writes-burst"));
@@ -112,9 +101,15 @@ pub fn published(groups: &[Group<'_>]) -> Option<String> {
             "Writes per second, no flush before the acknowledgement. Measured here: the best row \
              of each system, median of the repeats; best 500 ms: the best half second within it.",
             &[
-                "System", "#Published: average", "#Published: best", "#Here, burst: average",
-                "#Burst: best 500 ms", "Burst: row",
-                "#Here, sustained: average", "#Sustained: best 500 ms", "Sustained: row",
+                "System",
+                "#Published: average",
+                "#Published: best",
+                "#Here, burst: average",
+                "#Burst: best 500 ms",
+                "Burst: row",
+                "#Here, sustained: average",
+                "#Sustained: best 500 ms",
+                "Sustained: row",
             ],
             &rows,
         )
@@ -128,10 +123,31 @@ pub fn all_rows(groups: &[Group<'_>]) -> String {
         "all",
         "Every measurement that passed its proof; medians over its repeats.",
         &[
-            "Workload", "System", "Deployment", "Tier", "#Producers", "#Topics", "#Bytes",
-            "In flight", "#Offered/s", "#Repeats", "#Records/s", "#min", "#max", "#MB/s",
-            "#% of ceiling", "#p50", "#p99", "#p99.9", "#CPU s/M client", "#CPU s/M server",
-            "#Written/payload", "#Peak MB", "#Flushes", "#Duplicates", "Marks",
+            "Workload",
+            "System",
+            "Deployment",
+            "Tier",
+            "#Producers",
+            "#Topics",
+            "#Bytes",
+            "In flight",
+            "#Offered/s",
+            "#Repeats",
+            "#Records/s",
+            "#min",
+            "#max",
+            "#MB/s",
+            "#% of ceiling",
+            "#p50",
+            "#p99",
+            "#p99.9",
+            "#CPU s/M client",
+            "#CPU s/M server",
+            "#Written/payload",
+            "#Peak MB",
+            "#Flushes",
+            "#Duplicates",
+            "Marks",
         ],
         &rows,
     )
@@ -214,9 +230,8 @@ pub fn failures(results: &Results) -> Option<String> {
 
 /// The table for a README: the comparisons that the headline is about.
 pub fn markdown(comparisons: &[Comparison]) -> String {
-    let mut text = String::from(
-        "| work | ours | theirs | ratio: median (min–max) | verdict |\n|---|---|---|---|---|\n",
-    );
+    let mut text =
+        String::from("| work | ours | theirs | ratio: median (min–max) | verdict |\n|---|---|---|---|---|\n");
     for c in comparisons.iter().filter(|c| !c.is_vanilla) {
         let line = format!(
             "| {} | {} {} | {} {} | {} | {} |\n",

@@ -42,9 +42,19 @@ fn duel(change: impl Fn(&mut SummaryRow)) -> Fixture {
 fn every_workload_has_its_chart_and_file_names_carry_tier_and_deployment() {
     let (_, charts) = full();
     for slug in [
-        "headline-burst", "headline-sustained", "throughput-over-time", "synced-windowed",
-        "synced-one-in-flight", "latency-against-rate", "latency-percentiles", "read-warm",
-        "read-cold", "scaling-producers", "scaling-topics", "sizes", "cpu",
+        "headline-burst",
+        "headline-sustained",
+        "throughput-over-time",
+        "synced-windowed",
+        "synced-one-in-flight",
+        "latency-against-rate",
+        "latency-percentiles",
+        "read-warm",
+        "read-cold",
+        "scaling-producers",
+        "scaling-topics",
+        "sizes",
+        "cpu",
     ] {
         let found = charts.iter().find(|chart| chart.stem.starts_with(slug));
         let stem = &found.unwrap_or_else(|| panic!("no chart {slug}")).stem;
@@ -78,13 +88,8 @@ fn files_are_written_and_old_charts_go() {
     std::fs::create_dir_all(dir.path().join("charts")).expect("a directory");
     std::fs::write(&old, "old").expect("a file");
     let files = report::write(dir.path()).expect("a report");
-    let names: Vec<String> =
-        files.iter().filter_map(|f| Some(f.file_name()?.to_string_lossy().into_owned())).collect();
-    for name in [
-        "headline-burst-page-cache-networked.svg",
-        "headline-burst-page-cache-networked.png",
-        "index.html",
-    ] {
+    let names: Vec<String> = files.iter().filter_map(|f| Some(f.file_name()?.to_string_lossy().into_owned())).collect();
+    for name in ["headline-burst-page-cache-networked.svg", "headline-burst-page-cache-networked.png", "index.html"] {
         assert!(names.iter().any(|n| n == name), "{name} is missing from {names:?}");
     }
     assert!(files.iter().all(|file| file.exists()) && !old.exists());
