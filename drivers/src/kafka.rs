@@ -61,6 +61,10 @@ impl System for Kafka {
     fn needs_warmup(&self) -> bool {
         true
     }
+
+    fn server_key(&self, setup: &Setup) -> String {
+        server_key(setup)
+    }
 }
 
 /// Starts the broker that the setup describes; `None` when one is there already.
@@ -75,6 +79,15 @@ fn start_broker(setup: &Setup) -> Result<Option<Box<dyn Server>>, DriverError> {
         return Ok(None);
     }
     Ok(Some(Box::new(broker::Broker::start(setup)?)))
+}
+
+/// What decides about the broker's process; both clients, and all their settings, share one.
+fn server_key(setup: &Setup) -> String {
+    let described = settings::Settings::new(setup).and_then(|settings| {
+        Ok(format!("kafka {} {}", settings.jvm_flags()?.join(" "), settings.server_properties(&[])))
+    });
+    // Settings that are wrong fail at the start, with a better text than a key could have.
+    described.unwrap_or_else(|_| format!("{:?} {}", setup.tier, setup.settings))
 }
 
 /// Longest wait for one administrative answer of a broker that is up.

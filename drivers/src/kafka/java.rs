@@ -59,4 +59,8 @@ impl System for KafkaJava {
     fn needs_warmup(&self) -> bool {
         true
     }
+
+    fn server_key(&self, setup: &Setup) -> String {
+        super::server_key(setup)
+    }
 }

@@ -177,11 +177,13 @@ fn run(command: &mut Command) -> Result<Output, DriverError> {
     command.output().map_err(|source| io_error(&what, source))
 }
 
-/// The end of what a failed program said, stdout first: Maven writes its errors there.
+/// The end of what a failed program said, stdout first (Maven writes its errors there), without
+/// the frames of Java's stack traces.
 pub(super) fn last_lines(output: &Output) -> String {
     let text = [&output.stdout[..], &output.stderr[..]].concat();
     let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let says_something = |line: &&str| !line.trim().is_empty() && !line.starts_with("\tat ");
+    let lines: Vec<&str> = text.lines().filter(says_something).collect();
     lines[lines.len().saturating_sub(8)..].join("\n")
 }
 
