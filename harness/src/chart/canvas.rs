@@ -19,6 +19,8 @@ const UNITS: f64 = 2.0;
 const LINE_PER_EM: f64 = 1.24;
 /// Plotters' name for the embedded font, and the generic family in the SVG.
 const FAMILY: &str = "sans-serif";
+/// How much wider than the embedded font a browser's own may run.
+const BROWSER_WIDTH: f64 = 1.1;
 /// What a browser is told, best first.
 const FAMILY_CSS: &str = "system-ui,-apple-system,Segoe UI,Roboto,Helvetica,Arial,sans-serif";
 
@@ -64,12 +66,12 @@ impl Font {
         if self.bold { FontStyle::Bold } else { FontStyle::Normal }
     }
 
-    /// Width of a text in CSS pixels (a little more than it needs, as browsers' fonts differ).
+    /// Width of a text in CSS pixels, with room for fonts of browsers that run wider.
     pub(crate) fn width(self, text: &str) -> f64 {
         register_fonts();
         let desc = FontDesc::new(FontFamily::SansSerif, self.px * UNITS * LINE_PER_EM, self.style());
         let units = desc.box_size(text).map_or(text.len() as f64 * self.px, |(w, _)| f64::from(w));
-        units / UNITS
+        units / UNITS * BROWSER_WIDTH
     }
 
     /// Breaks a text into lines of at most `width_px` where it has spaces.

@@ -3,7 +3,7 @@
 use walrus_drivers::Deployment;
 
 use super::ratios::{Comparison, Measure};
-use crate::stats::{Verdict, three_digits};
+use crate::stats::{REPEATS_MIN, Verdict, three_digits};
 
 /// The sentence that the report begins with.
 pub fn headline(comparisons: &[Comparison]) -> String {
@@ -34,7 +34,7 @@ pub fn headline(comparisons: &[Comparison]) -> String {
     if !networked.is_empty() {
         parts.push(format!(
             "Over TCP, with one record a request acknowledged from the page cache, Walrus \
-             against tuned Kafka: {}",
+             against Kafka at its best: {}",
             networked.join(", ")
         ));
     }
@@ -51,6 +51,10 @@ pub fn headline(comparisons: &[Comparison]) -> String {
 /// `3.4 times as fast (3.1–3.9)`, or that nothing was shown.
 pub fn claim(comparison: &Comparison) -> String {
     let ratio = &comparison.ratio;
+    if ratio.count < REPEATS_MIN {
+        let (times, count) = (three_digits(ratio.median), ratio.count);
+        return format!("no difference shown ({times} in {count} of {REPEATS_MIN} repeats needed)");
+    }
     let range = format!("{}–{}", three_digits(ratio.min), three_digits(ratio.max));
     let times = three_digits(ratio.median);
     match (comparison.verdict, comparison.measure) {

@@ -160,6 +160,21 @@ fn the_competitor_is_its_faster_client_and_a_loss_is_called_one() {
 }
 
 #[test]
+fn default_settings_that_beat_the_tuned_ones_are_the_competitor() {
+    let mut f = duel(|_| {});
+    f.add(&plain_row("writes-burst", "kafka", "vanilla", 600_000.0), |_| {});
+    let all = ratios::comparisons(&load(&f).groups());
+    assert_eq!((all.len(), all[0].theirs.as_str()), (1, "Kafka vanilla"));
+}
+
+#[test]
+fn one_repeat_claims_nothing() {
+    let mut f = duel(|_| {});
+    f.summary.retain(|row| row.repeat == 1);
+    assert!(sentence_of(&f).contains("no difference shown (3 in 1 of 3 repeats needed)"));
+}
+
+#[test]
 fn one_in_flight_meets_only_one_in_flight() {
     let mut f = Fixture::default();
     f.add(&plain_row("writes-burst", "walrus-embedded", "tuned", 1_000_000.0), |_| {});
