@@ -25,7 +25,16 @@ pub enum SettingsError {
 const TABLES: [&str; 4] = ["vanilla", "tuned", "latency", "synced"];
 
 /// Profiles as they were when the harness was built; a copied binary needs no checkout.
-const BUILT_IN: [(&str, &str); 0] = [];
+const BUILT_IN: [(&str, &str); 8] = [
+    ("kafka", include_str!("../../drivers/profiles/kafka.toml")),
+    ("kafka-java", include_str!("../../drivers/profiles/kafka-java.toml")),
+    ("null", include_str!("../../drivers/profiles/null.toml")),
+    ("raw", include_str!("../../drivers/profiles/raw.toml")),
+    ("rocksdb", include_str!("../../drivers/profiles/rocksdb.toml")),
+    ("upstream", include_str!("../../drivers/profiles/upstream.toml")),
+    ("walrus", include_str!("../../drivers/profiles/walrus.toml")),
+    ("walrus-embedded", include_str!("../../drivers/profiles/walrus-embedded.toml")),
+];
 
 /// The table for one row; empty if the system has no file or no such table.
 pub fn for_row(

@@ -16,7 +16,7 @@ use crate::verify::{Claim, Proof, TopicProof};
 use crate::wire::Drained;
 
 /// So long nothing may come before the rest counts as missing.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// One wait for data.
 const FETCH_WAIT: Duration = Duration::from_millis(100);
 /// After the last expected record: is there anything that was never sent?

@@ -24,7 +24,6 @@ struct Gate {
 
 /// What all lanes share once the clock runs.
 struct Run {
-    start: Instant,
     limit: Limit,
     schedule: Option<Schedule>,
 }
@@ -136,7 +135,7 @@ fn conduct(
     if let (Some(tails), Some(schedule)) = (tails, schedule) {
         tails.set_schedule(schedule);
     }
-    gate.open(Some(Run { start, limit, schedule }));
+    gate.open(Some(Run { limit, schedule }));
     let results = sample_until_done(start, progress, inbox)?;
     Ok(put_together(start, results, progress))
 }
