@@ -18,7 +18,7 @@ use crate::profile::RowName;
 use crate::results::ENV_FILE;
 use crate::run::Env;
 use crate::session::{Session, SessionError};
-use crate::{preflight, provenance, show, tune, worker};
+use crate::{estimate, preflight, provenance, show, tune, worker};
 
 /// Something is missing in the results.
 const EXIT_INCOMPLETE: i32 = 1;
@@ -192,7 +192,7 @@ impl RunArgs {
 }
 
 fn announce(plan: &Plan, out: &Path) {
-    let estimate = plan.estimate();
+    let estimate = estimate::of_plan(plan);
     println!(
         "{}: about {:.0} minutes, {:.0} GB written, {:.1} GB of disk; results in {}",
         plan.profile.about,
@@ -206,7 +206,7 @@ fn announce(plan: &Plan, out: &Path) {
 /// Asks before a run of more than half an hour, if there is somebody to ask.
 fn agreed(plan: &Plan) -> Result<bool, String> {
     use std::io::{IsTerminal, Write};
-    if plan.estimate().seconds < 1800.0 || !std::io::stdin().is_terminal() {
+    if estimate::of_plan(plan).seconds < 1800.0 || !std::io::stdin().is_terminal() {
         return Ok(true);
     }
     print!("Start? [Y/n] ");

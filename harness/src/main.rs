@@ -13,6 +13,7 @@ pub mod child;
 mod commands;
 pub mod compare;
 pub mod csv;
+pub mod estimate;
 #[cfg(test)]
 mod fixture;
 pub mod fleet;
@@ -20,6 +21,7 @@ pub mod latency;
 pub mod load;
 pub mod machine;
 pub mod meter;
+pub mod noise;
 pub mod plan;
 pub mod preflight;
 pub mod proc;

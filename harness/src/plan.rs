@@ -1,6 +1,6 @@
 //! From a profile and the user's wishes to the list of blocks, with what they cost.
 
-use walrus_drivers::{Deployment, Tier};
+use walrus_drivers::Deployment;
 
 use crate::machine::Throttle;
 use crate::profile::{self, BlockTable, Profile, RowName};
@@ -46,17 +46,6 @@ pub struct Plan {
     pub blocks: Vec<Block>,
 }
 
-/// What a plan will cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Estimate {
-    /// Seconds.
-    pub seconds: f64,
-    /// Bytes given to the disk over all runs.
-    pub written_bytes: f64,
-    /// Most bytes on the disk at one time.
-    pub held_bytes: f64,
-}
-
 impl Plan {
     /// Picks blocks and rows.
     pub fn make(wishes: &Wishes, throttle: Throttle) -> Result<Plan, String> {
@@ -97,70 +86,6 @@ impl Plan {
             tail: case.kind == Kind::Tail,
         }
     }
-
-    /// Cost of the whole plan, from rates that a small machine reaches.
-    pub fn estimate(&self) -> Estimate {
-        let mut sum = Estimate { seconds: 10.0, ..Estimate::default() };
-        for block in &self.blocks {
-            let ceiling = RowName { system: "raw".into(), deployment: Deployment::Embedded, variant: String::new() };
-            let raw = if has_ceilings(&block.case) { self.row_cost(block, &ceiling) } else { Estimate::default() };
-            for row in &block.rows {
-                sum.add(self.row_cost(block, row), f64::from(block.repeats));
-            }
-            sum.add(raw, 2.0 * f64::from(block.repeats));
-        }
-        sum
-    }
-
-    /// Cost of one run of one row.
-    pub fn row_cost(&self, block: &Block, row: &RowName) -> Estimate {
-        const DEVICE_BYTES_PER_S: f64 = 500e6;
-        const READ_BYTES_PER_S: f64 = 800e6;
-        let load = self.load(&block.case);
-        let (start_s, bytes_per_s) = habits(row, block.case.tier);
-        let by_time = load.seconds.unwrap_or(f64::MAX) * bytes_per_s;
-        let by_rate = load
-            .rate_per_s
-            .map_or(f64::MAX, |rate| rate * block.case.record_bytes.mean() * load.seconds.unwrap_or(0.0));
-        let by_volume = load.payload_bytes.map_or(f64::MAX, |bytes| bytes as f64);
-        let bytes = by_time.min(by_volume).min(by_rate);
-        let load_s = load
-            .seconds
-            .unwrap_or(0.0)
-            .min(bytes / bytes_per_s.min(by_rate))
-            .max(if load.payload_bytes.is_none() { load.seconds.unwrap_or(0.0) } else { 0.0 });
-        let written = if row.system == "null" { 0.0 } else { bytes };
-        let is_proved = !matches!(row.system.as_str(), "null" | "raw");
-        let proof_s = if is_proved { bytes / READ_BYTES_PER_S + 0.5 } else { 0.0 };
-        Estimate {
-            seconds: start_s + load_s + proof_s + written.min(3e9) / DEVICE_BYTES_PER_S * 0.5,
-            written_bytes: written,
-            held_bytes: written * 1.5,
-        }
-    }
-}
-
-impl Estimate {
-    fn add(&mut self, other: Estimate, times: f64) {
-        self.seconds += other.seconds * times;
-        self.written_bytes += other.written_bytes * times;
-        self.held_bytes = self.held_bytes.max(other.held_bytes);
-    }
-}
-
-/// Seconds to start and stop, and payload bytes a second, roughly.
-fn habits(row: &RowName, tier: Tier) -> (f64, f64) {
-    let (start_s, bytes_per_s) = match (row.system.as_str(), row.variant.contains("vanilla")) {
-        ("null", _) => (0.2, 4e9),
-        ("raw", _) => (0.3, 1.3e9),
-        ("walrus" | "walrus-embedded", _) => (0.5, 900e6),
-        ("kafka", false) => (7.0, 300e6),
-        ("kafka" | "kafka-java", _) => (10.0, 200e6),
-        ("rocksdb", true) => (0.5, 60e6),
-        ("upstream", _) => (0.5, 180e6),
-        _ => (0.5, 200e6),
-    };
-    (start_s, if tier == Tier::Synced { bytes_per_s / 4.0 } else { bytes_per_s })
 }
 
 /// Closed loops that write have ceilings to be compared with.
@@ -260,12 +185,9 @@ mod tests {
     }
 
     #[test]
-    fn quick_takes_at_most_a_quarter_of_an_hour_and_full_more_than_that() {
-        let quick = plan("quick", &[], &[]).estimate();
-        assert!(quick.seconds < 900.0, "{} s", quick.seconds);
-        assert!(quick.written_bytes > 1e9);
-        let full = plan("full", &[], &[]).estimate();
-        assert!(full.seconds > 3600.0, "{} s", full.seconds);
-        assert!(plan("smoke", &[], &[]).estimate().seconds < 240.0);
+    fn chosen_workloads_keep_the_order_of_the_command_line() {
+        let plan = plan("quick", &["writes", "writes-burst"], &["walrus"]);
+        let names: Vec<&str> = plan.blocks.iter().map(|block| block.workload.as_str()).collect();
+        assert_eq!(names, ["writes", "writes-burst"]);
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use walrus_drivers::{Tools, registry};
 
-use crate::plan::{Estimate, Plan};
+use crate::estimate::{self, Estimate};
+use crate::plan::Plan;
 use crate::proc;
 use crate::provenance::{Mount, free_bytes};
 use crate::run;
@@ -35,7 +36,7 @@ fn warning(text: String) -> Finding {
 /// Looks at disk, memory, filesystem, limits, load, and at what each system needs.
 pub fn look(plan: &Plan, dir: &Path, tools: &Tools, cores: u32) -> Vec<Finding> {
     let mut findings = Vec::new();
-    findings.extend(disk(&plan.estimate(), dir));
+    findings.extend(disk(&estimate::of_plan(plan), dir));
     findings.extend(memory(plan));
     findings.extend(filesystem(dir));
     findings.extend(descriptors());

@@ -15,15 +15,12 @@ use walrus_drivers::Deployment;
 
 use crate::child::{RunError, check_stop};
 use crate::csv::{self, CsvError, SummaryRow};
+use crate::estimate;
 use crate::fleet::{Fleet, WarmUp};
+use crate::noise::{fill_ceilings, is_beyond_knee, mark, noise};
 use crate::plan::{Block, Plan, has_ceilings};
 use crate::profile::RowName;
 use crate::run::{self, Env, Outcome, Task};
-
-/// Rule 9: a block in which `raw` moved by more than this is noisy.
-const RAW_MOVED_PCT: f64 = 10.0;
-/// Rule 9: the same for stolen time.
-const STEAL_PCT: f64 = 2.0;
 
 /// Why a session ended early.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +48,7 @@ impl<'a> Session<'a> {
     /// Goes on in `out` if it holds results already.
     pub fn open(env: &'a Env, plan: &'a Plan, out: &Path) -> Result<Session<'a>, SessionError> {
         let rows: Vec<SummaryRow> = csv::read(&out.join(csv::SUMMARY_FILE))?;
-        let progress = ProgressBar::new((plan.estimate().seconds * 10.0) as u64);
+        let progress = ProgressBar::new((estimate::of_plan(plan).seconds * 10.0) as u64);
         // Cannot fail: the template is a constant.
         let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {eta} left  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -148,13 +145,13 @@ impl<'a> Session<'a> {
         let label = format!("{} {} {}", task.workload, task.row.system, task.row.variant);
         self.progress.set_message(label.clone());
         let is_done = self.rows.iter().any(|row| row.run_id == task.run_id && row.error.is_empty());
-        if !is_done {
+        if !is_done && !is_beyond_knee(&self.rows, task) {
             check_stop()?;
             let outcome = run::run(self.env, &mut self.fleet, task)?;
             self.say(&told(&label, &outcome.summary));
             self.keep(outcome)?;
         }
-        self.done_s += self.plan.row_cost(block, &task.row).seconds;
+        self.done_s += estimate::of_row(self.plan, block, &task.row).seconds;
         self.progress.set_position((self.done_s * 10.0) as u64);
         Ok(())
     }
@@ -186,53 +183,4 @@ fn told(label: &str, row: &SummaryRow) -> String {
     let proof = if row.verified { "proved" } else { "not provable" };
     let rate = row.records_per_s;
     format!("{label}: {rate:.0} records/s in {:.2} s{p99}, {proof} {}", row.duration_s, row.marks)
-}
-
-fn of_block<'r>(rows: &'r [SummaryRow], ids: &HashSet<String>) -> Vec<&'r SummaryRow> {
-    rows.iter().filter(|row| ids.contains(&row.run_id)).collect()
-}
-
-/// `ceiling_pct` of the rows of one block.
-fn fill_ceilings(rows: &mut [SummaryRow], ids: &HashSet<String>) {
-    for deployment in [Deployment::Embedded, Deployment::Networked] {
-        let mut raw: Vec<f64> = of_block(rows, ids)
-            .iter()
-            .filter(|row| row.system == "raw" && row.deployment == deployment && row.error.is_empty())
-            .map(|row| row.records_per_s)
-            .collect();
-        raw.sort_by(f64::total_cmp);
-        let Some(ceiling) = median(&raw) else { continue };
-        for row in rows.iter_mut() {
-            let counts = ids.contains(&row.run_id) && row.deployment == deployment;
-            if counts && row.system != "null" && row.error.is_empty() {
-                row.ceiling_pct = Some(row.records_per_s * 100.0 / ceiling);
-            }
-        }
-    }
-}
-
-fn median(sorted: &[f64]) -> Option<f64> {
-    let upper = *sorted.get(sorted.len() / 2)?;
-    Some(if sorted.len() % 2 == 1 { upper } else { f64::midpoint(sorted[sorted.len() / 2 - 1], upper) })
-}
-
-/// Why the block's figures are not to be trusted, if so.
-fn noise(rows: &[SummaryRow], ids: &HashSet<String>) -> Option<String> {
-    let block = of_block(rows, ids);
-    let raw = block.iter().filter(|row| row.system == "raw" && row.deployment == Deployment::Embedded);
-    let rates: Vec<f64> = raw.map(|row| row.records_per_s).filter(|rate| *rate > 0.0).collect();
-    let low = rates.iter().copied().fold(f64::MAX, f64::min);
-    let high = rates.iter().copied().fold(0.0, f64::max);
-    let moved_pct = if rates.len() > 1 { (high - low) * 100.0 / low } else { 0.0 };
-    let steal_pct = block.iter().filter_map(|row| row.steal_pct).fold(0.0, f64::max);
-    if moved_pct > RAW_MOVED_PCT {
-        return Some(format!("the raw hardware moved by {moved_pct:.0} %"));
-    }
-    (steal_pct > STEAL_PCT).then(|| format!("{steal_pct:.1} % of the CPU was stolen"))
-}
-
-fn mark(rows: &mut [SummaryRow], ids: &HashSet<String>, word: &str) {
-    for row in rows.iter_mut().filter(|row| ids.contains(&row.run_id) && !row.has_mark(word)) {
-        row.marks = format!("{} {word}", row.marks).trim().to_owned();
-    }
 }
