@@ -155,7 +155,8 @@ fn is_steady(samples: &[(u64, u64)], window_s: f64) -> bool {
     low > 0.0 && high <= low * (1.0 + AGREE)
 }
 
-fn remove_topics(system: &dyn System, setup: &Setup) -> Result<(), RunError> {
+/// Removes the topics of the setup from the running server.
+pub fn remove_topics(system: &dyn System, setup: &Setup) -> Result<(), RunError> {
     let worker = Worker::spawn(&spec(system, setup, Job::Remove), None)?;
     worker.hear(PATIENCE, "it removed topics")?;
     worker.quit()

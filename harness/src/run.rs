@@ -15,7 +15,7 @@ use walrus_drivers::{Deployment, Server, Setup, System, Tier, Tools, registry};
 
 use crate::child::{RunError, Worker};
 use crate::csv::{LatencyRow, SummaryRow, ThroughputRow};
-use crate::fleet::{Fleet, Running};
+use crate::fleet::{self, Fleet, Running};
 use crate::latency;
 use crate::machine;
 use crate::meter::{Meter, Reading};
@@ -28,6 +28,9 @@ use crate::workload::{Case, Kind};
 
 /// A worker that says nothing for so long is stuck.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A cold read with more of its files still in the page cache is not cold.
+const CACHED_PCT_MAX: f64 = 5.0;
 
 /// What all runs share.
 #[derive(Debug, Clone)]
@@ -121,7 +124,7 @@ fn attempt(env: &Env, fleet: &mut Fleet, task: &Task, outcome: &mut Outcome) -> 
     let system = registry::find(&task.row.system, task.row.deployment)
         .ok_or_else(|| RunError::System(not_built(&task.row.system)))?;
     system.check(&env.tools)?;
-    let mut run = Run { env, task, system: system.as_ref(), setup: setup(env, task)? };
+    let mut run = Run { env, task, system: system.as_ref(), setup: setup(env, task)?, kill: task.kill };
     if !system.needs_warmup() {
         let mut server = system.start(&run.setup)?;
         run.setup.endpoint = server.as_ref().map(|server| server.endpoint().to_owned());
@@ -131,7 +134,7 @@ fn attempt(env: &Env, fleet: &mut Fleet, task: &Task, outcome: &mut Outcome) -> 
     // Topics of their own, since the server has a past and a future.
     run.setup.topics = fleet.fresh_topics(task.case.topics);
     let Some(running) = fleet.take(run.system, &mut run.setup, &task.load)? else {
-        return run.measure(&mut None, outcome);
+        return run.measure_external(outcome);
     };
     outcome.summary.warmup_s = running.warmup_s;
     let Running { key, server, data_dir, warmup_s } = running;
@@ -190,6 +193,7 @@ struct Run<'a> {
     task: &'a Task,
     system: &'a dyn System,
     setup: Setup,
+    kill: bool,
 }
 
 type MaybeServer = Option<Box<dyn Server>>;
@@ -204,6 +208,15 @@ impl Run<'_> {
         }
     }
 
+    /// A server that somebody else runs: it is not ours to kill, and not ours to litter.
+    fn measure_external(mut self, outcome: &mut Outcome) -> Result<(), RunError> {
+        self.kill = false;
+        outcome.summary.marks = join_marks(&outcome.summary.marks, "external");
+        let measured = self.measure(&mut None, outcome);
+        fleet::remove_topics(self.system, &self.setup)?;
+        measured
+    }
+
     fn measure(&self, server: &mut MaybeServer, outcome: &mut Outcome) -> Result<(), RunError> {
         let reads = matches!(self.task.case.kind, Kind::ReadCold | Kind::ReadWarm);
         let loaded = self.load(server, outcome, reads)?;
@@ -211,7 +224,7 @@ impl Run<'_> {
             return if reads { Err(RunError::System("it keeps nothing to read".into())) } else { Ok(()) };
         }
         let (proof, settle_s) = self.prove(loaded.claims)?;
-        if self.task.kill {
+        if self.kill {
             // What the kill left to be flushed and compacted belongs to the measured time.
             rate(&mut outcome.summary, settle_s);
         }
@@ -232,7 +245,7 @@ impl Run<'_> {
         let drained = watch(&worker, &mut meter, &mut outcome.throughput, &self.task.run_id)?;
         let mut reading = meter.read();
         let mut settle_s = 0.0;
-        if self.task.kill {
+        if self.kill {
             if let Some(server) = server {
                 server.kill()?;
             }
@@ -244,7 +257,7 @@ impl Run<'_> {
             reading = meter.read();
             worker.quit()?;
         }
-        if let (true, Some(server)) = (self.task.kill, server) {
+        if let (true, Some(server)) = (self.kill, server) {
             server.restart()?;
         }
         let target = if unmeasured { &mut scrap } else { &mut *outcome };
@@ -274,14 +287,18 @@ impl Run<'_> {
         let Event::Verified { proof, .. } = worker.hear(patience, "it read everything back")? else {
             return Err(RunError::WorkerDied);
         };
-        let settle_s = if self.task.kill { settle(&mut worker)? } else { 0.0 };
+        let settle_s = if self.kill { settle(&mut worker)? } else { 0.0 };
         worker.quit()?;
         Ok((proof, settle_s))
     }
 
     fn read(&self, server: &mut MaybeServer, records: u64, outcome: &mut Outcome) -> Result<(), RunError> {
         if self.task.case.kind == Kind::ReadCold {
-            machine::drop_cache(&self.setup.data_dir)?;
+            let left_pct = machine::drop_cache(&self.setup.data_dir)?;
+            outcome.summary.marks = join_marks(&outcome.summary.marks, &format!("cached_pct={left_pct:.1}"));
+            if left_pct > CACHED_PCT_MAX {
+                return Err(RunError::System(format!("{left_pct:.0} % of the files stayed in the page cache")));
+            }
         }
         let threads = self.task.case.topics.min(10);
         let mut worker = Worker::spawn(&self.spec(Job::Read { records, threads }), None)?;
