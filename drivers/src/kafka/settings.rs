@@ -151,6 +151,8 @@ impl Settings {
         config.extend(self.with_prefix("producer.").map(|(k, v)| (k.into(), v.into())));
         if self.idempotent {
             config.set("enable.idempotence", "true");
+            // Sequence numbers keep the order, so that the pipeline may be as deep as Kafka allows.
+            config.set("max.in.flight.requests.per.connection", "5");
         }
         if self.no_linger {
             config.set("linger.ms", "0");
