@@ -10,11 +10,14 @@ use super::topic::spec;
 use crate::broker::{Broker, now_ms};
 use crate::error::Refusal;
 use crate::metadata::state::{Closing, Command, Phase, SegmentAt, State, TopicInfo};
+use crate::protocol::ErrorCode;
 use crate::store::SegmentSpec;
 use crate::types::SegmentUid;
 
 /// Segments in one command, so that it stays small.
 const LIST_MAX: usize = 1000;
+/// Segments recovered at once.
+const RECOVERY_THREADS: usize = 16;
 
 /// Brings store and metadata into step and fills `broker.topics`. Blocks.
 pub fn recover(broker: &Broker) -> Result<(), Refusal> {
@@ -23,10 +26,7 @@ pub fn recover(broker: &Broker) -> Result<(), Refusal> {
         unsealed(state).map(|(info, at)| (recovery_spec(info), at, info.config.replicas)).collect::<Vec<_>>()
     });
     for some in left_open.chunks(LIST_MAX) {
-        let mut closings = Vec::with_capacity(some.len());
-        for (spec, at, replicas) in some {
-            closings.push(close(broker, *spec, *at, *replicas)?);
-        }
+        let closings = close_all(broker, some)?;
         broker.metadata.propose_blocking(Command::SealAndOpen { closings, at_ms: now_ms() })?;
     }
     open_topics(broker);
@@ -53,6 +53,30 @@ fn unsealed(state: &State) -> impl Iterator<Item = (&TopicInfo, SegmentAt)> {
 
 fn recovery_spec(info: &TopicInfo) -> SegmentSpec {
     spec(info.id, &info.config, info.last())
+}
+
+/// Recovers on several threads: each waits for a flush most of the time, and the device takes
+/// many of them together.
+fn close_all(broker: &Broker, open: &[(SegmentSpec, SegmentAt, u32)]) -> Result<Vec<Closing>, Refusal> {
+    let share = open.len().div_ceil(RECOVERY_THREADS).max(1);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = open
+            .chunks(share)
+            .map(|some| {
+                scope.spawn(|| {
+                    some.iter()
+                        .map(|(spec, at, replicas)| close(broker, *spec, *at, *replicas))
+                        .collect::<Result<Vec<_>, _>>()
+                })
+            })
+            .collect();
+        let mut closings = Vec::with_capacity(open.len());
+        for thread in threads {
+            let crashed = |_| Err(Refusal::new(ErrorCode::Internal, "a recovery thread crashed"));
+            closings.extend(thread.join().unwrap_or_else(crashed)?);
+        }
+        Ok(closings)
+    })
 }
 
 fn close(broker: &Broker, spec: SegmentSpec, at: SegmentAt, replicas: u32) -> Result<Closing, Refusal> {
