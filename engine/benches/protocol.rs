@@ -12,16 +12,12 @@ use walrus_engine::protocol::{DEFAULT_MAX_FRAME_BYTES, Frames, Reply, Request};
 const RECORDS: u64 = 1_000;
 
 fn payloads() -> Vec<Vec<u8>> {
-    (0..RECORDS as usize)
-        .map(|n| vec![n as u8; 500 + n % 525])
-        .collect()
+    (0..RECORDS as usize).map(|n| vec![n as u8; 500 + n % 525]).collect()
 }
 
 fn parse_put(criterion: &mut Criterion) {
     let mut wire = Vec::new();
-    payloads()
-        .iter()
-        .for_each(|payload| put_put(&mut wire, "topic-0007", payload));
+    payloads().iter().for_each(|payload| put_put(&mut wire, "topic-0007", payload));
     let mut group = criterion.benchmark_group("protocol");
     group.throughput(Throughput::Elements(RECORDS));
     group.bench_function("cut and parse PUT frames", |bencher| {
@@ -59,9 +55,7 @@ fn client_side(criterion: &mut Criterion) {
     group.bench_function("encode PUT frames (the copy included)", |bencher| {
         bencher.iter(|| {
             out.clear();
-            payloads
-                .iter()
-                .for_each(|payload| put_put(&mut out, "topic-0007", black_box(payload)));
+            payloads.iter().for_each(|payload| put_put(&mut out, "topic-0007", black_box(payload)));
             out.len()
         });
     });
@@ -70,15 +64,11 @@ fn client_side(criterion: &mut Criterion) {
     group.bench_function("count OK replies", |bencher| {
         bencher.iter(|| {
             let bodies = Frames::new(black_box(&replies), DEFAULT_MAX_FRAME_BYTES).flatten();
-            bodies
-                .filter(|body| matches!(Reply::parse(body), Ok(Reply::Ok)))
-                .count()
+            bodies.filter(|body| matches!(Reply::parse(body), Ok(Reply::Ok))).count()
         });
     });
     let mut list = Vec::new();
-    payloads
-        .iter()
-        .for_each(|payload| put_record(&mut list, payload));
+    payloads.iter().for_each(|payload| put_record(&mut list, payload));
     let mut fetched = Vec::new();
     put_fetched_head(&mut fetched, RECORDS, RECORDS, list.len());
     fetched.extend_from_slice(&list);

@@ -37,34 +37,19 @@ impl Run {
 
 fn command(addr: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_walrus-cli"));
-    command
-        .args(["--addr", addr])
-        .args(arguments)
-        .stdin(Stdio::null());
+    command.args(["--addr", addr]).args(arguments).stdin(Stdio::null());
     command
 }
 
 fn cli(broker: &Broker, arguments: &[&str]) -> Run {
-    Run::of(
-        command(broker.addr(), arguments)
-            .output()
-            .expect("walrus-cli runs"),
-    )
+    Run::of(command(broker.addr(), arguments).output().expect("walrus-cli runs"))
 }
 
 fn cli_with_input(broker: &Broker, arguments: &[&str], input: &[u8]) -> Run {
     let mut command = command(broker.addr(), arguments);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("walrus-cli runs");
-    child
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(input)
-        .expect("input is taken");
+    child.stdin.take().expect("a pipe").write_all(input).expect("input is taken");
     Run::of(child.wait_with_output().expect("it ends"))
 }
 
@@ -72,33 +57,15 @@ fn cli_with_input(broker: &Broker, arguments: &[&str], input: &[u8]) -> Run {
 fn a_first_record_and_back() {
     let broker = Broker::start();
     let run = cli(&broker, &["register", "logs"]).succeeded();
-    assert_eq!(
-        (run.text(), run.stderr.as_str()),
-        ("", "OK\n"),
-        "data to stdout, talk to stderr"
-    );
+    assert_eq!((run.text(), run.stderr.as_str()), ("", "OK\n"), "data to stdout, talk to stderr");
     cli(&broker, &["register", "logs"]).succeeded();
     cli(&broker, &["put", "logs", "hello world"]).succeeded();
     cli(&broker, &["put", "logs", "two", "words"]).succeeded();
-    assert_eq!(
-        cli(&broker, &["get", "logs"]).succeeded().text(),
-        "hello world\n"
-    );
-    assert_eq!(
-        cli(&broker, &["get", "logs", "auditors"])
-            .succeeded()
-            .text(),
-        "hello world\n"
-    );
-    assert_eq!(
-        cli(&broker, &["get", "logs"]).succeeded().text(),
-        "two words\n"
-    );
+    assert_eq!(cli(&broker, &["get", "logs"]).succeeded().text(), "hello world\n");
+    assert_eq!(cli(&broker, &["get", "logs", "auditors"]).succeeded().text(), "hello world\n");
+    assert_eq!(cli(&broker, &["get", "logs"]).succeeded().text(), "two words\n");
     let nothing = cli(&broker, &["get", "logs"]);
-    assert_eq!(
-        (nothing.code, nothing.text(), nothing.stderr.as_str()),
-        (3, "", "no record\n")
-    );
+    assert_eq!((nothing.code, nothing.text(), nothing.stderr.as_str()), (3, "", "no record\n"));
     cli(&broker, &["seek", "logs", "auditors", "last"]).succeeded();
     assert_eq!(cli(&broker, &["get", "logs", "auditors"]).code, 3);
 }
@@ -108,11 +75,7 @@ fn failures_have_an_exit_code_and_a_reason() {
     let broker = Broker::start();
     let run = cli(&broker, &["put", "nowhere", "x"]);
     assert_eq!((run.code, run.text()), (1, ""));
-    assert!(
-        run.stderr.starts_with("error: UnknownTopic"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.starts_with("error: UnknownTopic"), "{}", run.stderr);
     let run = cli(&broker, &["--json", "get", "nowhere"]);
     let error: Value = serde_json::from_str(&run.stderr).expect("JSON");
     assert_eq!((run.code, &error["code"]), (1, &"UnknownTopic".into()));
@@ -121,11 +84,7 @@ fn failures_have_an_exit_code_and_a_reason() {
     assert_eq!(cli(&broker, &["register", "a/b"]).code, 1);
     let nobody = Run::of(command("127.0.0.1:1", &["ping"]).output().expect("it runs"));
     assert_eq!(nobody.code, 1);
-    assert!(
-        nobody.stderr.contains("is `walrus --node-id 1` running?"),
-        "{}",
-        nobody.stderr
-    );
+    assert!(nobody.stderr.contains("is `walrus --node-id 1` running?"), "{}", nobody.stderr);
 }
 
 #[test]
@@ -138,10 +97,7 @@ fn json_for_programs() {
     };
     assert_eq!(json(&["register", "logs"])["ok"], true);
     let appended = json(&["append", "logs", "a", "b", "c"]);
-    assert_eq!(
-        (&appended["first_offset"], &appended["count"]),
-        (&0.into(), &3.into())
-    );
+    assert_eq!((&appended["first_offset"], &appended["count"]), (&0.into(), &3.into()));
     assert_eq!(json(&["get", "logs"])["value"], "a");
     assert_eq!(json(&["fetch", "logs", "2"])["offset"], 2);
     assert_eq!(json(&["state", "logs"])["next_offset"], 3);
@@ -156,38 +112,21 @@ fn json_for_programs() {
 fn lines_of_stdin_become_records() {
     const LINES: usize = 30_000;
     let broker = Broker::start();
-    let mut input: Vec<u8> = (0..LINES)
-        .flat_map(|n| format!("line {n}\n").into_bytes())
-        .collect();
+    let mut input: Vec<u8> = (0..LINES).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
     input.extend_from_slice(b"\nthe last one has no newline");
     for (verb, topic) in [("put", "one-by-one"), ("append", "in-batches")] {
         cli(&broker, &["register", topic]).succeeded();
         let run = cli_with_input(&broker, &[verb, topic, "-"], &input).succeeded();
-        assert!(
-            run.stderr.starts_with("OK 30,002 records in"),
-            "{}",
-            run.stderr
-        );
+        assert!(run.stderr.starts_with("OK 30,002 records in"), "{}", run.stderr);
         let back = cli(&broker, &["fetch", topic]).succeeded();
-        assert!(
-            back.stdout == [&input, b"\n".as_slice()].concat(),
-            "{topic}: what went in comes out"
-        );
+        assert!(back.stdout == [&input, b"\n".as_slice()].concat(), "{topic}: what went in comes out");
         let some = cli(&broker, &["fetch", topic, "29999", "1"]).succeeded();
         assert_eq!(some.text(), "line 29999\n");
     }
-    assert!(
-        cli_with_input(&broker, &["put", "one-by-one", "-"], b"")
-            .stderr
-            .starts_with("OK 0 records")
-    );
+    assert!(cli_with_input(&broker, &["put", "one-by-one", "-"], b"").stderr.starts_with("OK 0 records"));
     let run = cli_with_input(&broker, &["put", "nowhere", "-"], b"a\nb\n");
     assert_eq!(run.code, 1);
-    assert!(
-        run.stderr.starts_with("error: line 1: UnknownTopic"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.starts_with("error: line 1: UnknownTopic"), "{}", run.stderr);
 }
 
 #[test]
@@ -199,20 +138,9 @@ fn any_byte_survives() {
     let path = file.path().to_str().expect("a path");
     cli(&broker, &["register", "bytes"]).succeeded();
     cli(&broker, &["put", "bytes", "--file", path]).succeeded();
-    assert_eq!(
-        cli(&broker, &["--raw", "fetch", "bytes"])
-            .succeeded()
-            .stdout,
-        every_byte
-    );
-    let json: Value =
-        serde_json::from_slice(&cli(&broker, &["--json", "get", "bytes"]).stdout).expect("JSON");
-    assert!(
-        json["value_base64"]
-            .as_str()
-            .expect("base64")
-            .starts_with("AAECAwQFBgc")
-    );
+    assert_eq!(cli(&broker, &["--raw", "fetch", "bytes"]).succeeded().stdout, every_byte);
+    let json: Value = serde_json::from_slice(&cli(&broker, &["--json", "get", "bytes"]).stdout).expect("JSON");
+    assert!(json["value_base64"].as_str().expect("base64").starts_with("AAECAwQFBgc"));
 }
 
 #[test]
@@ -220,10 +148,8 @@ fn follow_prints_records_as_they_come() {
     let broker = Broker::start();
     cli(&broker, &["register", "logs"]).succeeded();
     cli(&broker, &["put", "logs", "before"]).succeeded();
-    let mut follower = command(broker.addr(), &["fetch", "logs", "--follow"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("it runs");
+    let mut follower =
+        command(broker.addr(), &["fetch", "logs", "--follow"]).stdout(Stdio::piped()).spawn().expect("it runs");
     let mut lines = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
     assert_eq!(lines.next().expect("a line").expect("text"), "before");
     cli(&broker, &["put", "logs", "after"]).succeeded();
@@ -245,12 +171,7 @@ fn without_a_subcommand_stdin_is_a_script() {
 
 #[test]
 fn help_is_complete() {
-    let run = Run::of(
-        command("127.0.0.1:1", &["--help"])
-            .output()
-            .expect("it runs"),
-    )
-    .succeeded();
+    let run = Run::of(command("127.0.0.1:1", &["--help"]).output().expect("it runs")).succeeded();
     for word in ["register", "append", "WALRUS_ADDR", "Exit codes", "--json"] {
         assert!(run.text().contains(word), "{word}");
     }

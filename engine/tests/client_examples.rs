@@ -9,19 +9,9 @@ use support::Broker;
 
 /// Runs `program file addr`. Where the language is not installed, says so and passes.
 fn converses(program: &str, arguments: &[&str], file: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../docs/clients")
-        .join(file);
-    let version = if program == "go" {
-        "version"
-    } else {
-        "--version"
-    };
-    if !Command::new(program)
-        .arg(version)
-        .output()
-        .is_ok_and(|output| output.status.success())
-    {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/clients").join(file);
+    let version = if program == "go" { "version" } else { "--version" };
+    if !Command::new(program).arg(version).output().is_ok_and(|output| output.status.success()) {
         println!("skipped {file}: {program} is not installed");
         return;
     }
@@ -34,16 +24,9 @@ fn converses(program: &str, arguments: &[&str], file: &str) {
         .env("CGO_ENABLED", "0")
         .output()
         .expect("it runs");
-    let (stdout, stderr) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{file}: {stderr}");
-    assert_eq!(
-        stdout.replace("\r\n", "\n"),
-        "OK\nOK\nOK hello world\n",
-        "{file}: {stderr}"
-    );
+    assert_eq!(stdout.replace("\r\n", "\n"), "OK\nOK\nOK hello world\n", "{file}: {stderr}");
 }
 
 #[test]

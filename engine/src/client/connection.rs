@@ -50,26 +50,15 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn open(config: &ClientConfig) -> Result<Self, ClientError> {
         let stream = connect(config)?;
-        let ready = stream
-            .set_nodelay(true)
-            .and_then(|()| stream.set_nonblocking(true));
-        ready.map_err(|source| ClientError::Connect {
-            addr: config.addr.clone(),
-            source,
-        })?;
-        Ok(Connection {
-            stream,
-            addr: config.addr.clone(),
-        })
+        let ready = stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true));
+        ready.map_err(|source| ClientError::Connect { addr: config.addr.clone(), source })?;
+        Ok(Connection { stream, addr: config.addr.clone() })
     }
 
     /// A second handle to the same socket.
     pub(super) fn try_clone(&self) -> Result<Self, ClientError> {
         let stream = self.stream.try_clone().map_err(|source| self.io(source))?;
-        Ok(Connection {
-            stream,
-            addr: self.addr.clone(),
-        })
+        Ok(Connection { stream, addr: self.addr.clone() })
     }
 
     /// Writes what the socket takes now; 0 means that it is full.
@@ -89,9 +78,7 @@ impl Connection {
         loop {
             match self.stream.read(buffer.space()) {
                 Ok(0) => {
-                    return Err(ClientError::Closed {
-                        addr: self.addr.clone(),
-                    });
+                    return Err(ClientError::Closed { addr: self.addr.clone() });
                 }
                 Ok(read_bytes) => {
                     buffer.advance(read_bytes);
@@ -125,11 +112,7 @@ impl Connection {
             if rest.is_empty() || written > 0 {
                 continue;
             }
-            let interest = if replies.is_some() {
-                Interest::Either
-            } else {
-                Interest::Write
-            };
+            let interest = if replies.is_some() { Interest::Either } else { Interest::Write };
             if !self.wait(interest, deadline.saturating_duration_since(Instant::now()))? {
                 return Err(self.timed_out(timeout));
             }
@@ -141,11 +124,7 @@ impl Connection {
     }
 
     /// Reads until `buffer` starts with a whole frame, and returns the length of its body.
-    pub(super) fn read_frame(
-        &mut self,
-        buffer: &mut ReadBuffer,
-        timeout: Duration,
-    ) -> Result<usize, ClientError> {
+    pub(super) fn read_frame(&mut self, buffer: &mut ReadBuffer, timeout: Duration) -> Result<usize, ClientError> {
         let deadline = Instant::now() + timeout;
         loop {
             let mut frames = Frames::new(buffer.filled(), MAX_REPLY_BYTES);
@@ -157,10 +136,7 @@ impl Connection {
             if self.try_read(buffer)? {
                 continue;
             }
-            if !self.wait(
-                Interest::Read,
-                deadline.saturating_duration_since(Instant::now()),
-            )? {
+            if !self.wait(Interest::Read, deadline.saturating_duration_since(Instant::now()))? {
                 return Err(self.timed_out(timeout));
             }
         }
@@ -173,25 +149,19 @@ impl Connection {
     }
 
     pub(super) fn timed_out(&self, after: Duration) -> ClientError {
-        ClientError::TimedOut {
-            addr: self.addr.clone(),
-            after,
-        }
+        ClientError::TimedOut { addr: self.addr.clone(), after }
     }
 
     pub(super) fn not_walrus(&self, reason: String) -> ClientError {
-        ClientError::NotWalrus {
-            addr: self.addr.clone(),
-            reason,
-        }
+        ClientError::NotWalrus { addr: self.addr.clone(), reason }
     }
 
     fn io(&self, source: io::Error) -> ClientError {
         let addr = self.addr.clone();
         match source.kind() {
-            io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionAborted => ClientError::Closed { addr },
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+                ClientError::Closed { addr }
+            }
             _ => ClientError::Io { addr, source },
         }
     }
@@ -200,10 +170,7 @@ impl Connection {
 /// Tries each address of the host in turn.
 fn connect(config: &ClientConfig) -> Result<TcpStream, ClientError> {
     let addr = || config.addr.clone();
-    let resolve = |source| ClientError::Resolve {
-        addr: addr(),
-        source,
-    };
+    let resolve = |source| ClientError::Resolve { addr: addr(), source };
     let candidates: Vec<SocketAddr> = config.addr.to_socket_addrs().map_err(resolve)?.collect();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for candidate in candidates {
@@ -214,13 +181,7 @@ fn connect(config: &ClientConfig) -> Result<TcpStream, ClientError> {
     }
     Err(match last.kind() {
         io::ErrorKind::ConnectionRefused => ClientError::Refused { addr: addr() },
-        io::ErrorKind::NotFound => ClientError::Resolve {
-            addr: addr(),
-            source: last,
-        },
-        _ => ClientError::Connect {
-            addr: addr(),
-            source: last,
-        },
+        io::ErrorKind::NotFound => ClientError::Resolve { addr: addr(), source: last },
+        _ => ClientError::Connect { addr: addr(), source: last },
     })
 }

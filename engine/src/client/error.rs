@@ -88,19 +88,12 @@ impl ClientError {
         match self {
             ClientError::Refusal { code, .. } => code.retry(),
             ClientError::Refused { .. } | ClientError::Connect { .. } => Retry::Safe,
-            ClientError::TimedOut { .. } | ClientError::Closed { .. } | ClientError::Io { .. } => {
-                Retry::MayRepeat
-            }
-            ClientError::Resolve { .. }
-            | ClientError::NotWalrus { .. }
-            | ClientError::BadRequest(_) => Retry::Useless,
+            ClientError::TimedOut { .. } | ClientError::Closed { .. } | ClientError::Io { .. } => Retry::MayRepeat,
+            ClientError::Resolve { .. } | ClientError::NotWalrus { .. } | ClientError::BadRequest(_) => Retry::Useless,
         }
     }
 
     pub(super) fn not_walrus(addr: &str, error: ReplyError) -> Self {
-        ClientError::NotWalrus {
-            addr: addr.into(),
-            reason: error.to_string(),
-        }
+        ClientError::NotWalrus { addr: addr.into(), reason: error.to_string() }
     }
 }

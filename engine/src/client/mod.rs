@@ -114,16 +114,11 @@ impl Client {
         records: impl IntoIterator<Item = &'r [u8]>,
     ) -> Result<Appended, ClientError> {
         let mut list = Vec::new();
-        records
-            .into_iter()
-            .for_each(|record| put_record(&mut list, record));
-        let records =
-            Records::parse(&list).map_err(|error| ClientError::BadRequest(error.to_string()))?;
+        records.into_iter().for_each(|record| put_record(&mut list, record));
+        let records = Records::parse(&list).map_err(|error| ClientError::BadRequest(error.to_string()))?;
         let addr = self.config.addr.clone();
         match self.call(&Request::Append { topic, records })? {
-            Reply::Payload(payload) => {
-                Appended::parse(payload).map_err(|error| ClientError::not_walrus(&addr, error))
-            }
+            Reply::Payload(payload) => Appended::parse(payload).map_err(|error| ClientError::not_walrus(&addr, error)),
             _ => Err(unexpected(&addr, "APPEND")),
         }
     }
@@ -148,9 +143,7 @@ impl Client {
         };
         let addr = self.config.addr.clone();
         match self.call(&request)? {
-            Reply::Payload(payload) => {
-                Fetched::parse(payload).map_err(|error| ClientError::not_walrus(&addr, error))
-            }
+            Reply::Payload(payload) => Fetched::parse(payload).map_err(|error| ClientError::not_walrus(&addr, error)),
             _ => Err(unexpected(&addr, "FETCH")),
         }
     }
@@ -179,10 +172,7 @@ impl Client {
         let addr = self.config.addr.clone();
         let body = self.exchange(timeout)?;
         match Reply::parse(body).map_err(|error| ClientError::not_walrus(&addr, error))? {
-            Reply::Err { code, text } => Err(ClientError::Refusal {
-                code,
-                text: text.into(),
-            }),
+            Reply::Err { code, text } => Err(ClientError::Refusal { code, text: text.into() }),
             reply => Ok(reply),
         }
     }
@@ -268,17 +258,11 @@ fn check_name(what: &str, name: &str) -> Result<(), ClientError> {
 /// How long the broker was asked to wait before it answers.
 fn server_wait(request: &Request<'_>) -> Duration {
     match request {
-        Request::Fetch {
-            wait_ms: Some(wait_ms),
-            ..
-        } => Duration::from_millis(*wait_ms),
+        Request::Fetch { wait_ms: Some(wait_ms), .. } => Duration::from_millis(*wait_ms),
         _ => Duration::ZERO,
     }
 }
 
 fn unexpected(addr: &str, verb: &str) -> ClientError {
-    ClientError::NotWalrus {
-        addr: addr.into(),
-        reason: format!("unexpected reply to {verb}"),
-    }
+    ClientError::NotWalrus { addr: addr.into(), reason: format!("unexpected reply to {verb}") }
 }

@@ -37,10 +37,7 @@ pub struct PipelineConfig {
 
 impl Default for PipelineConfig {
     fn default() -> Self {
-        PipelineConfig {
-            max_write_bytes: 256 << 10,
-            read_bytes: 64 << 10,
-        }
+        PipelineConfig { max_write_bytes: 256 << 10, read_bytes: 64 << 10 }
     }
 }
 
@@ -69,11 +66,8 @@ impl Pipeline {
     /// Connects.
     pub fn connect(client: &ClientConfig, config: PipelineConfig) -> Result<Self, ClientError> {
         let connection = Connection::open(client)?;
-        let receiver = Receiver {
-            connection: connection.try_clone()?,
-            input: ReadBuffer::new(config.read_bytes),
-            received: 0,
-        };
+        let receiver =
+            Receiver { connection: connection.try_clone()?, input: ReadBuffer::new(config.read_bytes), received: 0 };
         let sender = Sender {
             connection,
             timeout: client.request_timeout,
@@ -108,23 +102,14 @@ impl Pipeline {
 
     /// Writes everything that was collected. Replies that arrive meanwhile are kept.
     pub fn flush(&mut self) -> Result<(), ClientError> {
-        let Sender {
-            connection,
-            out,
-            timeout,
-            ..
-        } = &mut self.sender;
+        let Sender { connection, out, timeout, .. } = &mut self.sender;
         connection.write_all(out, Some(&mut self.receiver.input), *timeout)?;
         out.clear();
         Ok(())
     }
 
     /// See [`Receiver::recv_replies`].
-    pub fn recv_replies(
-        &mut self,
-        wait: Duration,
-        on_outcome: impl FnMut(Outcome<'_>),
-    ) -> Result<u64, ClientError> {
+    pub fn recv_replies(&mut self, wait: Duration, on_outcome: impl FnMut(Outcome<'_>)) -> Result<u64, ClientError> {
         self.receiver.recv_replies(wait, on_outcome)
     }
 
@@ -140,11 +125,7 @@ impl Pipeline {
 
     #[inline]
     fn make_room(&mut self, topic: &str, payload_bytes: usize) -> Result<(), ClientError> {
-        if self.sender.has_room(topic, payload_bytes) {
-            Ok(())
-        } else {
-            self.flush()
-        }
+        if self.sender.has_room(topic, payload_bytes) { Ok(()) } else { self.flush() }
     }
 }
 
@@ -216,19 +197,14 @@ impl Sender {
     {
         check_name("topic", topic)?;
         put_append_head(&mut self.out, topic, records_bytes(records.clone()));
-        records
-            .into_iter()
-            .for_each(|record| put_record(&mut self.out, record));
+        records.into_iter().for_each(|record| put_record(&mut self.out, record));
         self.pushed += 1;
         Ok(())
     }
 }
 
 fn records_bytes<'r>(records: impl IntoIterator<Item = &'r [u8]>) -> usize {
-    records
-        .into_iter()
-        .map(|record| PREFIX_BYTES + record.len())
-        .sum()
+    records.into_iter().map(|record| PREFIX_BYTES + record.len()).sum()
 }
 
 /// The half of a [`Pipeline`] that receives.
@@ -293,9 +269,7 @@ impl Receiver {
             match Reply::parse(body) {
                 Ok(Reply::Err { code, text }) => on_outcome(Outcome::Err { code, text }),
                 Ok(_) => {
-                    return Err(self
-                        .connection
-                        .not_walrus("unexpected reply to a write".into()));
+                    return Err(self.connection.not_walrus("unexpected reply to a write".into()));
                 }
                 Err(error) => return Err(self.connection.not_walrus(error.to_string())),
             }

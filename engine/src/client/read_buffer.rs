@@ -20,12 +20,7 @@ pub(super) struct ReadBuffer {
 impl ReadBuffer {
     pub(super) fn new(capacity_bytes: usize) -> Self {
         let capacity_bytes = capacity_bytes.max(MIN_SPACE_BYTES);
-        ReadBuffer {
-            bytes: vec![0; capacity_bytes],
-            start: 0,
-            end: 0,
-            min_space_bytes: MIN_SPACE_BYTES,
-        }
+        ReadBuffer { bytes: vec![0; capacity_bytes], start: 0, end: 0, min_space_bytes: MIN_SPACE_BYTES }
     }
 
     /// What was read and not consumed.
@@ -34,10 +29,7 @@ impl ReadBuffer {
     }
 
     pub(super) fn consume(&mut self, bytes: usize) {
-        debug_assert!(
-            bytes <= self.end - self.start,
-            "only what was read can be consumed"
-        );
+        debug_assert!(bytes <= self.end - self.start, "only what was read can be consumed");
         self.start += bytes;
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -47,8 +39,7 @@ impl ReadBuffer {
     /// The frame at hand lacks this much. Asks for more room, though never for more than doubles
     /// the buffer, so that a peer's announced length alone does not take memory.
     pub(super) fn expect(&mut self, missing_bytes: usize) {
-        self.min_space_bytes =
-            missing_bytes.clamp(MIN_SPACE_BYTES, self.bytes.len().max(MIN_SPACE_BYTES));
+        self.min_space_bytes = missing_bytes.clamp(MIN_SPACE_BYTES, self.bytes.len().max(MIN_SPACE_BYTES));
     }
 
     /// Where the next read goes; never empty.
@@ -67,10 +58,7 @@ impl ReadBuffer {
     /// So many bytes were read into `space()`.
     pub(super) fn advance(&mut self, read_bytes: usize) {
         self.end += read_bytes;
-        debug_assert!(
-            self.end <= self.bytes.len(),
-            "a read fits in the space it was given"
-        );
+        debug_assert!(self.end <= self.bytes.len(), "a read fits in the space it was given");
     }
 }
 

@@ -25,12 +25,7 @@ pub struct ReaderConfig {
 
 impl Default for ReaderConfig {
     fn default() -> Self {
-        ReaderConfig {
-            offset: 0,
-            max_records: u64::MAX,
-            max_bytes: 1 << 20,
-            wait: Duration::from_millis(500),
-        }
+        ReaderConfig { offset: 0, max_records: u64::MAX, max_bytes: 1 << 20, wait: Duration::from_millis(500) }
     }
 }
 
@@ -52,11 +47,7 @@ pub struct Reader {
 
 impl Reader {
     /// Connects; the first request is sent by the first [`Reader::next_batch`].
-    pub fn open(
-        client: ClientConfig,
-        topic: &str,
-        config: ReaderConfig,
-    ) -> Result<Self, ClientError> {
+    pub fn open(client: ClientConfig, topic: &str, config: ReaderConfig) -> Result<Self, ClientError> {
         let connection = Connection::open(&client)?;
         let input = ReadBuffer::new(2 * config.max_bytes as usize);
         Ok(Reader {
@@ -80,33 +71,15 @@ impl Reader {
     pub fn next_batch(&mut self) -> Result<Fetched<'_>, ClientError> {
         self.input.consume(std::mem::take(&mut self.handed_bytes));
         if !self.asked {
-            let Reader {
-                client,
-                config,
-                topic,
-                connection,
-                out,
-                ..
-            } = self;
+            let Reader { client, config, topic, connection, out, .. } = self;
             ask(connection, client, out, topic, config)?;
         }
         let timeout = self.client.request_timeout + self.config.wait;
         let body_bytes = self.connection.read_frame(&mut self.input, timeout)?;
         self.asked = false;
         self.handed_bytes = PREFIX_BYTES + body_bytes;
-        let Reader {
-            client,
-            config,
-            topic,
-            connection,
-            out,
-            input,
-            ..
-        } = self;
-        let fetched = parse(
-            &input.filled()[PREFIX_BYTES..PREFIX_BYTES + body_bytes],
-            &client.addr,
-        )?;
+        let Reader { client, config, topic, connection, out, input, .. } = self;
+        let fetched = parse(&input.filled()[PREFIX_BYTES..PREFIX_BYTES + body_bytes], &client.addr)?;
         config.offset = fetched.next_offset;
         ask(connection, client, out, topic, config)?;
         self.asked = true;
@@ -116,13 +89,8 @@ impl Reader {
 
 fn parse<'b>(body: &'b [u8], addr: &str) -> Result<Fetched<'b>, ClientError> {
     match Reply::parse(body) {
-        Ok(Reply::Payload(payload)) => {
-            Fetched::parse(payload).map_err(|error| ClientError::not_walrus(addr, error))
-        }
-        Ok(Reply::Err { code, text }) => Err(ClientError::Refusal {
-            code,
-            text: text.into(),
-        }),
+        Ok(Reply::Payload(payload)) => Fetched::parse(payload).map_err(|error| ClientError::not_walrus(addr, error)),
+        Ok(Reply::Err { code, text }) => Err(ClientError::Refusal { code, text: text.into() }),
         Ok(_) => Err(unexpected(addr, "FETCH")),
         Err(error) => Err(ClientError::not_walrus(addr, error)),
     }

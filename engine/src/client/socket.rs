@@ -18,21 +18,13 @@ pub(super) enum Interest {
 
 /// Waits until `stream` is ready, has failed or was closed (`true`), or the time is over
 /// (`false`). A signal may end the wait early, as "ready": callers try, and wait again.
-pub(super) fn wait_until_ready(
-    stream: &TcpStream,
-    interest: Interest,
-    timeout: Duration,
-) -> io::Result<bool> {
+pub(super) fn wait_until_ready(stream: &TcpStream, interest: Interest, timeout: Duration) -> io::Result<bool> {
     let events = match interest {
         Interest::Read => libc::POLLIN,
         Interest::Write => libc::POLLOUT,
         Interest::Either => libc::POLLIN | libc::POLLOUT,
     };
-    let mut descriptor = libc::pollfd {
-        fd: stream.as_raw_fd(),
-        events,
-        revents: 0,
-    };
+    let mut descriptor = libc::pollfd { fd: stream.as_raw_fd(), events, revents: 0 };
     match poll(&mut descriptor, timeout) {
         ready if ready >= 0 => Ok(ready > 0),
         _ => match io::Error::last_os_error() {

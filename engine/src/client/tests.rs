@@ -28,10 +28,7 @@ fn serve(mut stream: TcpStream, mut answer: impl FnMut(Request<'_>, &mut Vec<u8>
         let mut out = Vec::new();
         let mut frames = Frames::new(&input, MAX);
         for body in frames.by_ref() {
-            answer(
-                Request::parse(body.expect("a frame")).expect("a request"),
-                &mut out,
-            );
+            answer(Request::parse(body.expect("a frame")).expect("a request"), &mut out);
         }
         let consumed = frames.consumed();
         input.drain(..consumed);
@@ -43,19 +40,11 @@ fn serve(mut stream: TcpStream, mut answer: impl FnMut(Request<'_>, &mut Vec<u8>
 
 #[test]
 fn refused_connections_name_the_address_and_the_remedy() {
-    let free = TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a port");
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let error = Client::connect(&free.to_string()).expect_err("nobody listens");
-    assert_eq!(
-        error.to_string(),
-        format!("connection refused at {free}; is `walrus --node-id 1` running?")
-    );
+    assert_eq!(error.to_string(), format!("connection refused at {free}; is `walrus --node-id 1` running?"));
     assert_eq!(error.retry(), Retry::Safe);
-    assert!(matches!(
-        Client::connect("nonsense"),
-        Err(ClientError::Resolve { .. })
-    ));
+    assert!(matches!(Client::connect("nonsense"), Err(ClientError::Resolve { .. })));
 }
 
 #[test]
@@ -63,10 +52,7 @@ fn replies_become_values() {
     let (config, thread) = peer(|stream| {
         serve(stream, |request, out| match request {
             Request::Get { group: None, .. } => reply::put_payload(out, b"a b\n"),
-            Request::Get {
-                group: Some("blank"),
-                ..
-            } => reply::put_payload(out, b""),
+            Request::Get { group: Some("blank"), .. } => reply::put_payload(out, b""),
             Request::Get { .. } => reply::put_empty(out),
             Request::State { .. } => reply::put_err(out, ErrorCode::UnknownTopic, "no topic `t`"),
             Request::Append { records, .. } => reply::put_appended(out, 7, records.len()),
@@ -76,28 +62,17 @@ fn replies_become_values() {
     });
     let mut client = Client::with_config(config).expect("connected");
     client.put("t", b"x").expect("put");
-    assert_eq!(
-        client.get("t", None).expect("get"),
-        Some(b"a b\n".as_slice())
-    );
-    assert_eq!(
-        client.get("t", Some("blank")).expect("get"),
-        Some(b"".as_slice())
-    );
+    assert_eq!(client.get("t", None).expect("get"), Some(b"a b\n".as_slice()));
+    assert_eq!(client.get("t", Some("blank")).expect("get"), Some(b"".as_slice()));
     assert_eq!(client.get("t", Some("g")).expect("get"), None);
     assert_eq!(client.topics().expect("topics"), "[]");
-    let appended = client
-        .append("t", [b"1".as_slice(), b"22"])
-        .expect("append");
+    let appended = client.append("t", [b"1".as_slice(), b"22"]).expect("append");
     assert_eq!((appended.first_offset, appended.count), (7, 2));
     let error = client.state("t").expect_err("no such topic");
     assert_eq!(error.code(), Some(ErrorCode::UnknownTopic));
     assert_eq!(error.to_string(), "UnknownTopic: no topic `t`");
     assert_eq!(client.call_raw(b"PING").expect("raw"), b"OK");
-    assert!(
-        matches!(client.ping(), Ok(())),
-        "an ERR leaves the connection usable"
-    );
+    assert!(matches!(client.ping(), Ok(())), "an ERR leaves the connection usable");
     drop(client);
     thread.join().expect("the peer ends");
 }
@@ -110,14 +85,8 @@ fn bad_names_are_not_sent() {
         assert!(rest.is_empty());
     });
     let mut client = Client::with_config(config.clone()).expect("connected");
-    assert!(matches!(
-        client.put("a b", b""),
-        Err(ClientError::BadRequest(_))
-    ));
-    assert!(matches!(
-        client.seek("a", "g\n", SeekTo::First),
-        Err(ClientError::BadRequest(_))
-    ));
+    assert!(matches!(client.put("a b", b""), Err(ClientError::BadRequest(_))));
+    assert!(matches!(client.seek("a", "g\n", SeekTo::First), Err(ClientError::BadRequest(_))));
     drop(client);
     thread.join().expect("nothing came");
 }
@@ -137,14 +106,10 @@ fn silence_is_a_timeout_and_garbage_is_told_from_it() {
     thread.join().expect("the peer ends");
 
     let (config, thread) = peer(|mut stream| {
-        stream
-            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            .expect("written");
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("written");
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let error = Client::with_config(config)
-        .and_then(|mut client| client.ping())
-        .expect_err("not a broker");
+    let error = Client::with_config(config).and_then(|mut client| client.ping()).expect_err("not a broker");
     assert!(matches!(error, ClientError::NotWalrus { .. }), "{error}");
     thread.join().expect("the peer ends");
 }
@@ -171,9 +136,7 @@ fn after_a_hang_up_the_next_call_connects_again() {
 fn a_pipeline_reports_outcomes_in_order() {
     let (config, thread) = peer(|stream| {
         serve(stream, |request, out| match request {
-            Request::Put {
-                payload: b"bad", ..
-            } => reply::put_err(out, ErrorCode::DiskFull, "full"),
+            Request::Put { payload: b"bad", .. } => reply::put_err(out, ErrorCode::DiskFull, "full"),
             Request::Append { records, .. } => reply::put_appended(out, 0, records.len()),
             _ => reply::put_ok(out),
         });
@@ -182,9 +145,7 @@ fn a_pipeline_reports_outcomes_in_order() {
     for payload in [b"1".as_slice(), b"2", b"bad", b"3"] {
         pipeline.push_put("t", payload).expect("pushed");
     }
-    pipeline
-        .push_append("t", [b"4".as_slice(), b"5"])
-        .expect("pushed");
+    pipeline.push_append("t", [b"4".as_slice(), b"5"]).expect("pushed");
     assert_eq!(pipeline.in_flight(), 5);
     pipeline.flush().expect("flushed");
     let mut seen = Vec::new();
@@ -201,12 +162,7 @@ fn a_pipeline_reports_outcomes_in_order() {
             .expect("replies");
     }
     assert_eq!(seen, [true, true, false, true, true]);
-    assert_eq!(
-        pipeline
-            .recv_replies(Duration::ZERO, |_| ())
-            .expect("nothing"),
-        0
-    );
+    assert_eq!(pipeline.recv_replies(Duration::ZERO, |_| ()).expect("nothing"), 0);
     drop(pipeline);
     thread.join().expect("the peer ends");
 }
@@ -238,19 +194,11 @@ fn one_thread_can_push_without_ever_receiving() {
 fn the_halves_work_in_two_threads() {
     const PUTS: u64 = 50_000;
     let (config, thread) = peer(|stream| serve(stream, |_, out| reply::put_ok(out)));
-    let pipeline = Pipeline::connect(
-        &config,
-        PipelineConfig {
-            max_write_bytes: 4_096,
-            ..Default::default()
-        },
-    );
+    let pipeline = Pipeline::connect(&config, PipelineConfig { max_write_bytes: 4_096, ..Default::default() });
     let (mut sender, mut receiver) = pipeline.expect("connected").split();
     let receiving = thread::spawn(move || {
         while receiver.received() < PUTS {
-            receiver
-                .recv_replies(Duration::from_secs(10), |_| ())
-                .expect("replies");
+            receiver.recv_replies(Duration::from_secs(10), |_| ()).expect("replies");
         }
     });
     for _ in 0..PUTS {
@@ -266,9 +214,7 @@ fn the_halves_work_in_two_threads() {
 fn a_reader_walks_on_and_asks_ahead() {
     let (config, thread) = peer(|stream| {
         serve(stream, |request, out| {
-            let Request::Fetch { offset, .. } = request else {
-                panic!("{request}")
-            };
+            let Request::Fetch { offset, .. } = request else { panic!("{request}") };
             let count = if offset < 6 { 2 } else { 0 };
             let mut records = Vec::new();
             (offset..offset + count).for_each(|n| put_record(&mut records, &n.to_le_bytes()));

@@ -179,22 +179,13 @@ impl fmt::Display for Request<'_> {
         f.write_str(self.verb().name())?;
         match *self {
             Request::Register { topic, settings } => write!(f, " {topic}{settings}"),
-            Request::Get {
-                topic,
-                group: Some(group),
-            } => write!(f, " {topic} {group}"),
+            Request::Get { topic, group: Some(group) } => write!(f, " {topic} {group}"),
             Request::Put { topic, .. }
             | Request::Append { topic, .. }
             | Request::Get { topic, group: None }
             | Request::State { topic }
             | Request::Delete { topic } => write!(f, " {topic}"),
-            Request::Fetch {
-                topic,
-                offset,
-                max_records,
-                max_bytes,
-                wait_ms,
-            } => {
+            Request::Fetch { topic, offset, max_records, max_bytes, wait_ms } => {
                 write!(f, " {topic} {offset} {max_records}")?;
                 match (max_bytes, wait_ms) {
                     (None, None) => Ok(()),
@@ -238,9 +229,7 @@ pub fn put_put(out: &mut impl BufMut, topic: &str, payload: &[u8]) {
 /// to look it up.
 #[inline]
 pub fn put_payload<'a>(body: &'a [u8], topic: &str) -> Option<&'a [u8]> {
-    body.strip_prefix(b"PUT ")?
-        .strip_prefix(topic.as_bytes())?
-        .strip_prefix(b" ")
+    body.strip_prefix(b"PUT ")?.strip_prefix(topic.as_bytes())?.strip_prefix(b" ")
 }
 
 /// Length of the body of a `PUT`.
@@ -287,31 +276,15 @@ fn parse_append(rest: &[u8]) -> Result<Request<'_>, RequestError> {
 
 /// Everything but `PUT` and `APPEND`: short, rare, and text.
 fn parse_text(body: &[u8]) -> Result<Request<'_>, RequestError> {
-    let word_bytes = body
-        .iter()
-        .position(|&byte| byte == b' ')
-        .unwrap_or(body.len());
+    let word_bytes = body.iter().position(|&byte| byte == b' ').unwrap_or(body.len());
     let word = std::str::from_utf8(&body[..word_bytes]).unwrap_or("");
     let verb = Verb::from_name(word).ok_or_else(|| RequestError::UnknownVerb(word.into()))?;
-    let mut args = Args {
-        verb,
-        rest: body.get(word_bytes + 1..),
-    };
+    let mut args = Args { verb, rest: body.get(word_bytes + 1..) };
     let request = match verb {
-        Verb::Register => Request::Register {
-            topic: args.name("topic")?,
-            settings: args.settings()?,
-        },
-        Verb::Get => Request::Get {
-            topic: args.name("topic")?,
-            group: args.optional_name("group")?,
-        },
-        Verb::State => Request::State {
-            topic: args.name("topic")?,
-        },
-        Verb::Delete => Request::Delete {
-            topic: args.name("topic")?,
-        },
+        Verb::Register => Request::Register { topic: args.name("topic")?, settings: args.settings()? },
+        Verb::Get => Request::Get { topic: args.name("topic")?, group: args.optional_name("group")? },
+        Verb::State => Request::State { topic: args.name("topic")? },
+        Verb::Delete => Request::Delete { topic: args.name("topic")? },
         Verb::Fetch => Request::Fetch {
             topic: args.name("topic")?,
             offset: args.number("the offset")?,
@@ -319,11 +292,7 @@ fn parse_text(body: &[u8]) -> Result<Request<'_>, RequestError> {
             max_bytes: args.optional_number("max bytes")?,
             wait_ms: args.optional_number("wait ms")?,
         },
-        Verb::Seek => Request::Seek {
-            topic: args.name("topic")?,
-            group: args.name("group")?,
-            to: args.seek_to()?,
-        },
+        Verb::Seek => Request::Seek { topic: args.name("topic")?, group: args.name("group")?, to: args.seek_to()? },
         Verb::Metrics => Request::Metrics,
         Verb::Topics => Request::Topics,
         Verb::Ping => Request::Ping,
@@ -343,10 +312,7 @@ struct Args<'a> {
 impl<'a> Args<'a> {
     fn next(&mut self) -> Option<&'a [u8]> {
         let rest = self.rest?;
-        let word_bytes = rest
-            .iter()
-            .position(|&byte| byte == b' ')
-            .unwrap_or(rest.len());
+        let word_bytes = rest.iter().position(|&byte| byte == b' ').unwrap_or(rest.len());
         self.rest = rest.get(word_bytes + 1..);
         Some(&rest[..word_bytes])
     }
@@ -360,28 +326,17 @@ impl<'a> Args<'a> {
     }
 
     fn optional_name(&mut self, what: &'static str) -> Result<Option<&'a str>, RequestError> {
-        if self.rest.is_none() {
-            Ok(None)
-        } else {
-            self.name(what).map(Some)
-        }
+        if self.rest.is_none() { Ok(None) } else { self.name(what).map(Some) }
     }
 
     fn number(&mut self, what: &'static str) -> Result<u64, RequestError> {
-        let bad = RequestError::BadNumber {
-            what,
-            verb: self.verb,
-        };
+        let bad = RequestError::BadNumber { what, verb: self.verb };
         let word = std::str::from_utf8(self.required()?).map_err(|_| bad.clone())?;
         digits(word).ok_or(bad)
     }
 
     fn optional_number(&mut self, what: &'static str) -> Result<Option<u64>, RequestError> {
-        if self.rest.is_none() {
-            Ok(None)
-        } else {
-            self.number(what).map(Some)
-        }
+        if self.rest.is_none() { Ok(None) } else { self.number(what).map(Some) }
     }
 
     fn seek_to(&mut self) -> Result<SeekTo, RequestError> {
@@ -392,10 +347,7 @@ impl<'a> Args<'a> {
                 .ok()
                 .and_then(digits)
                 .map(SeekTo::Offset)
-                .ok_or(RequestError::BadNumber {
-                    what: "the offset",
-                    verb: self.verb,
-                }),
+                .ok_or(RequestError::BadNumber { what: "the offset", verb: self.verb }),
         }
     }
 
@@ -408,21 +360,13 @@ impl<'a> Args<'a> {
     }
 
     fn end(&self) -> Result<(), RequestError> {
-        if self.rest.is_none() {
-            Ok(())
-        } else {
-            Err(RequestError::Usage(self.verb))
-        }
+        if self.rest.is_none() { Ok(()) } else { Err(RequestError::Usage(self.verb)) }
     }
 }
 
 /// A number of nothing but digits (`u64::from_str` would take a sign).
 pub(super) fn digits<T: FromStr>(word: &str) -> Option<T> {
-    if word.bytes().all(|byte| byte.is_ascii_digit()) {
-        word.parse().ok()
-    } else {
-        None
-    }
+    if word.bytes().all(|byte| byte.is_ascii_digit()) { word.parse().ok() } else { None }
 }
 
 /// Names the likely cause when a person typed the request.

@@ -95,11 +95,7 @@ impl ErrorCode {
                 Retry::Useless,
                 "The frame is above `--max-frame-bytes`. Nothing was stored; the connection is closed.",
             ),
-            ErrorCode::UnknownTopic => (
-                "UnknownTopic",
-                Retry::Useless,
-                "There is no such topic. `REGISTER` it first.",
-            ),
+            ErrorCode::UnknownTopic => ("UnknownTopic", Retry::Useless, "There is no such topic. `REGISTER` it first."),
             ErrorCode::TopicExists => (
                 "TopicExists",
                 Retry::Useless,
@@ -110,11 +106,9 @@ impl ErrorCode {
                 Retry::Useless,
                 "The offset is not there. The text's first word is the first offset that is kept; go on from there.",
             ),
-            ErrorCode::NotReady => (
-                "NotReady",
-                Retry::Safe,
-                "There is no quorum or no leader now. Nothing was stored.",
-            ),
+            ErrorCode::NotReady => {
+                ("NotReady", Retry::Safe, "There is no quorum or no leader now. Nothing was stored.")
+            }
             ErrorCode::Timeout => (
                 "Timeout",
                 Retry::MayRepeat,
@@ -154,10 +148,7 @@ impl FromStr for ErrorCode {
     type Err = ();
 
     fn from_str(name: &str) -> Result<Self, ()> {
-        ErrorCode::ALL
-            .into_iter()
-            .find(|code| code.name() == name)
-            .ok_or(())
+        ErrorCode::ALL.into_iter().find(|code| code.name() == name).ok_or(())
     }
 }
 
@@ -166,12 +157,7 @@ pub fn markdown_table() -> String {
     let mut table = String::from("| code | same request again | meaning |\n|---|---|---|\n");
     for code in ErrorCode::ALL {
         // Writing to a `String` cannot fail.
-        let _ = writeln!(
-            table,
-            "| `{code}` | {} | {} |",
-            code.retry(),
-            code.meaning()
-        );
+        let _ = writeln!(table, "| `{code}` | {} | {} |", code.retry(), code.meaning());
     }
     table
 }

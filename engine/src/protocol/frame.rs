@@ -41,10 +41,9 @@ pub fn body_bytes(buffer: &[u8], max_frame_bytes: usize) -> Result<Option<usize>
     };
     match u32::from_le_bytes(*prefix) as usize {
         0 => Err(FrameError::Empty),
-        body_bytes if body_bytes > max_frame_bytes => Err(FrameError::TooLarge {
-            body_bytes,
-            max_bytes: max_frame_bytes,
-        }),
+        body_bytes if body_bytes > max_frame_bytes => {
+            Err(FrameError::TooLarge { body_bytes, max_bytes: max_frame_bytes })
+        }
         body_bytes => Ok(Some(body_bytes)),
     }
 }
@@ -65,12 +64,7 @@ impl<'a> Frames<'a> {
     /// Starts at the front of `buffer`.
     #[inline]
     pub fn new(buffer: &'a [u8], max_frame_bytes: usize) -> Self {
-        Frames {
-            buffer,
-            consumed: 0,
-            max_frame_bytes,
-            failed: false,
-        }
+        Frames { buffer, consumed: 0, max_frame_bytes, failed: false }
     }
 
     /// Bytes of the frames that were yielded so far, prefixes included.
@@ -121,10 +115,7 @@ impl<'a> Iterator for Frames<'a> {
 /// If the body does not fit in the prefix. Callers check against a limit far below it.
 #[inline]
 pub fn put_prefix(out: &mut impl BufMut, body_bytes: usize) {
-    assert!(
-        u32::try_from(body_bytes).is_ok(),
-        "a frame body is at most 4 GiB"
-    );
+    assert!(u32::try_from(body_bytes).is_ok(), "a frame body is at most 4 GiB");
     out.put_u32_le(body_bytes as u32);
 }
 

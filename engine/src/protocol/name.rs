@@ -43,10 +43,7 @@ pub(super) fn split_name(bytes: &[u8]) -> Option<(&str, &[u8])> {
 /// Where the run of bytes that may stand in a name ends.
 #[inline]
 fn name_end(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .position(|&byte| !NAME_BYTE[usize::from(byte)])
-        .unwrap_or(bytes.len())
+    bytes.iter().position(|&byte| !NAME_BYTE[usize::from(byte)]).unwrap_or(bytes.len())
 }
 
 #[cfg(test)]

@@ -75,10 +75,7 @@ fn parse_err(text: &[u8]) -> Reply<'_> {
     let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
     match name.parse() {
         Ok(code) => Reply::Err { code, text: rest },
-        Err(()) => Reply::Err {
-            code: ErrorCode::Internal,
-            text,
-        },
+        Err(()) => Reply::Err { code: ErrorCode::Internal, text },
     }
 }
 
@@ -117,10 +114,7 @@ pub fn put_json(out: &mut impl BufMut, json: &[u8]) {
 /// Writes the reply to `APPEND`: `OK <first offset> <count>`.
 pub fn put_appended(out: &mut impl BufMut, first_offset: u64, count: u64) {
     let (first_offset, count) = (Decimal::new(first_offset), Decimal::new(count));
-    put_prefix(
-        out,
-        4 + first_offset.as_bytes().len() + count.as_bytes().len(),
-    );
+    put_prefix(out, 4 + first_offset.as_bytes().len() + count.as_bytes().len());
     out.put_slice(b"OK ");
     out.put_slice(first_offset.as_bytes());
     out.put_slice(b" ");
@@ -131,10 +125,7 @@ pub fn put_appended(out: &mut impl BufMut, first_offset: u64, count: u64) {
 /// `records_bytes` bytes of records behind it, as they lie in the store.
 pub fn put_fetched_head(out: &mut impl BufMut, next_offset: u64, count: u64, records_bytes: usize) {
     let (next_offset, count) = (Decimal::new(next_offset), Decimal::new(count));
-    put_prefix(
-        out,
-        5 + next_offset.as_bytes().len() + count.as_bytes().len() + records_bytes,
-    );
+    put_prefix(out, 5 + next_offset.as_bytes().len() + count.as_bytes().len() + records_bytes);
     out.put_slice(b"OK ");
     out.put_slice(next_offset.as_bytes());
     out.put_slice(b" ");
@@ -155,10 +146,7 @@ impl Appended {
     /// Parses the payload of the reply to `APPEND`.
     pub fn parse(payload: &[u8]) -> Result<Self, ReplyError> {
         let (first_offset, count) = two_numbers(payload).ok_or(ReplyError::Numbers("APPEND"))?;
-        Ok(Appended {
-            first_offset,
-            count,
-        })
+        Ok(Appended { first_offset, count })
     }
 }
 
@@ -180,29 +168,16 @@ impl<'a> Fetched<'a> {
     /// Parses the payload of the reply to `FETCH`.
     pub fn parse(payload: &'a [u8]) -> Result<Self, ReplyError> {
         const NUMBERS: ReplyError = ReplyError::Numbers("FETCH");
-        let head_bytes = payload
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .ok_or(NUMBERS)?;
+        let head_bytes = payload.iter().position(|&byte| byte == b'\n').ok_or(NUMBERS)?;
         let (next_offset, count) = two_numbers(&payload[..head_bytes]).ok_or(NUMBERS)?;
         let records = Records::parse(&payload[head_bytes + 1..])?;
-        if records.len() == count {
-            Ok(Fetched {
-                next_offset,
-                records,
-            })
-        } else {
-            Err(NUMBERS)
-        }
+        if records.len() == count { Ok(Fetched { next_offset, records }) } else { Err(NUMBERS) }
     }
 }
 
 fn two_numbers(text: &[u8]) -> Option<(u64, u64)> {
     let (first, second) = std::str::from_utf8(text).ok()?.split_once(' ')?;
-    Some((
-        super::command::digits(first)?,
-        super::command::digits(second)?,
-    ))
+    Some((super::command::digits(first)?, super::command::digits(second)?))
 }
 
 /// A number as text, without an allocation.
@@ -213,10 +188,7 @@ struct Decimal {
 
 impl Decimal {
     fn new(mut number: u64) -> Self {
-        let mut decimal = Decimal {
-            digits: [b'0'; 20],
-            start: 20,
-        };
+        let mut decimal = Decimal { digits: [b'0'; 20], start: 20 };
         loop {
             decimal.start -= 1;
             decimal.digits[decimal.start] = b'0' + (number % 10) as u8;

@@ -49,23 +49,13 @@ pub enum SettingError {
 impl TopicSettings {
     /// Takes one `key=value`.
     pub fn set(&mut self, pair: &str) -> Result<(), SettingError> {
-        let (key, value) = pair
-            .split_once('=')
-            .ok_or_else(|| SettingError::NotAPair(clip(pair)))?;
+        let (key, value) = pair.split_once('=').ok_or_else(|| SettingError::NotAPair(clip(pair)))?;
         match key {
             "replicas" => fill(&mut self.replicas, "replicas", positive(value)),
             "tier" => fill(&mut self.tier, "tier", Tier::from_str(value)),
-            "segment_entries" => fill(
-                &mut self.segment_entries,
-                "segment_entries",
-                positive(value),
-            ),
+            "segment_entries" => fill(&mut self.segment_entries, "segment_entries", positive(value)),
             "segment_bytes" => fill(&mut self.segment_bytes, "segment_bytes", positive(value)),
-            "retention_bytes" => fill(
-                &mut self.retention_bytes,
-                "retention_bytes",
-                positive(value),
-            ),
+            "retention_bytes" => fill(&mut self.retention_bytes, "retention_bytes", positive(value)),
             "retention_ms" => fill(&mut self.retention_ms, "retention_ms", positive(value)),
             unknown => Err(SettingError::UnknownKey(clip(unknown))),
         }
@@ -88,11 +78,7 @@ fn pair(f: &mut fmt::Formatter<'_>, key: &str, value: Option<impl fmt::Display>)
     value.map_or(Ok(()), |value| write!(f, " {key}={value}"))
 }
 
-fn fill<T>(
-    slot: &mut Option<T>,
-    key: &'static str,
-    value: Result<T, String>,
-) -> Result<(), SettingError> {
+fn fill<T>(slot: &mut Option<T>, key: &'static str, value: Result<T, String>) -> Result<(), SettingError> {
     let value = value.map_err(|reason| SettingError::BadValue { key, reason })?;
     match slot.replace(value) {
         None => Ok(()),

@@ -22,26 +22,16 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 fn settings() -> impl Strategy<Value = TopicSettings> {
     let tier = prop_oneof![Just(Tier::PageCache), Just(Tier::Synced)];
     let number = || prop::option::of(1..=u64::MAX);
-    (
-        prop::option::of(1..=u32::MAX),
-        prop::option::of(tier),
-        number(),
-        number(),
-        number(),
-        number(),
+    (prop::option::of(1..=u32::MAX), prop::option::of(tier), number(), number(), number(), number()).prop_map(
+        |(replicas, tier, segment_entries, segment_bytes, retention_bytes, retention_ms)| TopicSettings {
+            replicas,
+            tier,
+            segment_entries,
+            segment_bytes,
+            retention_bytes,
+            retention_ms,
+        },
     )
-        .prop_map(
-            |(replicas, tier, segment_entries, segment_bytes, retention_bytes, retention_ms)| {
-                TopicSettings {
-                    replicas,
-                    tier,
-                    segment_entries,
-                    segment_bytes,
-                    retention_bytes,
-                    retention_ms,
-                }
-            },
-        )
 }
 
 /// The one frame in `bytes`.
@@ -171,17 +161,8 @@ fn requests_without_arguments_come_back() {
 
 #[test]
 fn a_wait_without_max_bytes_names_the_default() {
-    let request = Request::Fetch {
-        topic: "t",
-        offset: 0,
-        max_records: 1,
-        max_bytes: None,
-        wait_ms: Some(5),
-    };
-    assert_eq!(
-        request.to_string(),
-        format!("FETCH t 0 1 {DEFAULT_FETCH_BYTES} 5")
-    );
+    let request = Request::Fetch { topic: "t", offset: 0, max_records: 1, max_bytes: None, wait_ms: Some(5) };
+    assert_eq!(request.to_string(), format!("FETCH t 0 1 {DEFAULT_FETCH_BYTES} 5"));
 }
 
 #[test]
@@ -191,13 +172,7 @@ fn bad_lengths_are_found_in_the_prefix() {
     assert_eq!(frames.next(), None);
     let large = [11, 0, 0, 0];
     let mut frames = Frames::new(&large, 10);
-    assert_eq!(
-        frames.next(),
-        Some(Err(FrameError::TooLarge {
-            body_bytes: 11,
-            max_bytes: 10
-        }))
-    );
+    assert_eq!(frames.next(), Some(Err(FrameError::TooLarge { body_bytes: 11, max_bytes: 10 })));
     assert_eq!(frames.next(), None);
 }
 
@@ -211,22 +186,12 @@ fn a_payload_is_the_rest_of_the_frame() {
     };
     assert_eq!(put(b"PUT t  two\n spaces "), Ok(b" two\n spaces ".to_vec()));
     assert_eq!(put(b"PUT t "), Ok(Vec::new()), "an empty payload");
-    assert_eq!(
-        put(b"PUT t"),
-        Err(RequestError::Usage(Verb::Put)),
-        "no payload at all"
-    );
+    assert_eq!(put(b"PUT t"), Err(RequestError::Usage(Verb::Put)), "no payload at all");
     assert_eq!(put(b"PUT "), Err(RequestError::Usage(Verb::Put)));
-    assert_eq!(
-        put(b"PUT a/b x"),
-        Err(RequestError::BadName { what: "topic" })
-    );
+    assert_eq!(put(b"PUT a/b x"), Err(RequestError::BadName { what: "topic" }));
     assert_eq!(put(b"PUT  x"), Err(RequestError::BadName { what: "topic" }));
     let every_byte: Vec<u8> = (0..=255).collect();
-    assert_eq!(
-        put(&[b"PUT t ".as_slice(), &every_byte].concat()),
-        Ok(every_byte)
-    );
+    assert_eq!(put(&[b"PUT t ".as_slice(), &every_byte].concat()), Ok(every_byte));
 }
 
 #[test]
@@ -245,22 +210,10 @@ fn bad_requests_say_what_is_wrong() {
     );
     assert!(text(b"GET a\xff").starts_with("a topic name is"));
     assert!(text(b"REGISTER t color=red").starts_with("there is no setting `color`"));
-    assert_eq!(
-        text(b"REGISTER t tier=fast"),
-        "tier: tier is `page-cache` or `synced`, not `fast`"
-    );
-    assert_eq!(
-        text(b"REGISTER t replicas=0"),
-        "replicas: `0` is not a whole number above 0"
-    );
-    assert_eq!(
-        text(b"REGISTER t replicas=1 replicas=1"),
-        "`replicas` is set twice"
-    );
-    assert_eq!(
-        text(b"APPEND t\n\x05\0\0\0abc"),
-        "APPEND: record 0 of the list is cut short"
-    );
+    assert_eq!(text(b"REGISTER t tier=fast"), "tier: tier is `page-cache` or `synced`, not `fast`");
+    assert_eq!(text(b"REGISTER t replicas=0"), "replicas: `0` is not a whole number above 0");
+    assert_eq!(text(b"REGISTER t replicas=1 replicas=1"), "`replicas` is set twice");
+    assert_eq!(text(b"APPEND t\n\x05\0\0\0abc"), "APPEND: record 0 of the list is cut short");
     assert_eq!(text(b"APPEND t\n"), "APPEND: the list holds no record");
     assert_eq!(text(b"APPEND t"), "usage: APPEND <topic>\\n<records>");
 }
@@ -268,13 +221,7 @@ fn bad_requests_say_what_is_wrong() {
 #[test]
 fn an_unknown_error_code_keeps_its_text() {
     let reply = Reply::parse(b"ERR Fancy new thing").expect("an error");
-    assert_eq!(
-        reply,
-        Reply::Err {
-            code: ErrorCode::Internal,
-            text: "Fancy new thing"
-        }
-    );
+    assert_eq!(reply, Reply::Err { code: ErrorCode::Internal, text: "Fancy new thing" });
     assert!(Reply::parse(b"WHAT").is_err());
 }
 
@@ -291,18 +238,12 @@ fn the_error_table_of_the_docs_is_the_enum() {
     let docs = std::fs::read_to_string(path).expect("docs/protocol.md");
     let table = error_code::markdown_table();
     let start = docs.find("| code |").expect("a table of errors");
-    let end = docs[start..]
-        .find("\n\n")
-        .map_or(docs.len(), |bytes| start + bytes + 1);
+    let end = docs[start..].find("\n\n").map_or(docs.len(), |bytes| start + bytes + 1);
     if std::env::var_os("UPDATE_DOCS").is_some() {
         let updated = [&docs[..start], &table, &docs[end..]].concat();
         std::fs::write(path, updated).expect("docs/protocol.md is written");
     } else {
-        assert_eq!(
-            &docs[start..end],
-            table,
-            "run UPDATE_DOCS=1 cargo test -p walrus-engine error_table"
-        );
+        assert_eq!(&docs[start..end], table, "run UPDATE_DOCS=1 cargo test -p walrus-engine error_table");
     }
 }
 
@@ -323,9 +264,5 @@ fn error_codes_have_the_names_that_clients_rely_on() {
         "Internal",
     ];
     assert_eq!(names, stable);
-    assert!(
-        ErrorCode::ALL
-            .iter()
-            .all(|code| code.name().parse() == Ok(*code))
-    );
+    assert!(ErrorCode::ALL.iter().all(|code| code.name().parse() == Ok(*code)));
 }

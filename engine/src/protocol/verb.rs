@@ -66,38 +66,18 @@ impl Verb {
 
     fn describe(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Verb::Register => (
-                "REGISTER",
-                "REGISTER <topic> [key=value …]",
-                "create a topic; the same again is fine",
-            ),
+            Verb::Register => ("REGISTER", "REGISTER <topic> [key=value …]", "create a topic; the same again is fine"),
             Verb::Put => ("PUT", "PUT <topic> <payload>", "append one record"),
-            Verb::Get => (
-                "GET",
-                "GET <topic> [group]",
-                "read the next record and move the cursor",
-            ),
-            Verb::State => (
-                "STATE",
-                "STATE <topic>",
-                "show a topic's segments, leaders and settings",
-            ),
+            Verb::Get => ("GET", "GET <topic> [group]", "read the next record and move the cursor"),
+            Verb::State => ("STATE", "STATE <topic>", "show a topic's segments, leaders and settings"),
             Verb::Metrics => ("METRICS", "METRICS", "show the node's metrics"),
-            Verb::Append => (
-                "APPEND",
-                "APPEND <topic>\\n<records>",
-                "append many records as one batch, all or none",
-            ),
+            Verb::Append => ("APPEND", "APPEND <topic>\\n<records>", "append many records as one batch, all or none"),
             Verb::Fetch => (
                 "FETCH",
                 "FETCH <topic> <offset> <max records> [max bytes [wait ms]]",
                 "read by offset, moving no cursor",
             ),
-            Verb::Seek => (
-                "SEEK",
-                "SEEK <topic> <group> <offset|first|last>",
-                "move a cursor",
-            ),
+            Verb::Seek => ("SEEK", "SEEK <topic> <group> <offset|first|last>", "move a cursor"),
             Verb::Topics => ("TOPICS", "TOPICS", "list the topics"),
             Verb::Delete => ("DELETE", "DELETE <topic>", "remove a topic and its data"),
             Verb::Ping => ("PING", "PING", "check that the broker answers"),

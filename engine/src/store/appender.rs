@@ -14,11 +14,11 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::SegmentSpec;
 use super::background::Task;
 use super::batch::Batch;
 use super::format::{BatchHeader, DATA_START, FileHeader};
 use super::pool::lock;
-use super::SegmentSpec;
 use super::segment::Inner;
 use crate::types::Tier;
 

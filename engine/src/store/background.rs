@@ -146,7 +146,8 @@ fn seal(segment: &Inner) -> io::Result<()> {
     let mut index = index;
     index.cut(data_end);
     let entries = index.entries();
-    let footer = Footer { uid: segment.spec.uid, epoch: segment.spec.epoch, count, data_end, entries: entries.len() as u32 };
+    let footer =
+        Footer { uid: segment.spec.uid, epoch: segment.spec.epoch, count, data_end, entries: entries.len() as u32 };
     let bytes = footer.encode(entries);
     file.set_len(data_end)?;
     shared.disk.write(&file, data_end, &mut [IoSlice::new(&bytes)], false)?;

@@ -34,7 +34,14 @@ pub struct Batch {
 impl Batch {
     /// An empty one. Has no memory until [`Batch::reserve`].
     pub fn new(base_index: u64) -> Self {
-        Batch { chunks: Vec::new(), used: BATCH_HEADER_BYTES, crc: Crc::new(), checked: BATCH_HEADER_BYTES, base_index, count: 0 }
+        Batch {
+            chunks: Vec::new(),
+            used: BATCH_HEADER_BYTES,
+            crc: Crc::new(),
+            checked: BATCH_HEADER_BYTES,
+            base_index,
+            count: 0,
+        }
     }
 
     /// Bytes that `records` will take in a batch.

@@ -13,7 +13,13 @@ use super::format::DATA_START;
 use super::*;
 
 fn spec(topic_id: u64, tier: Tier) -> SegmentSpec {
-    SegmentSpec { uid: SegmentUid { topic_id, number: 1 }, epoch: 3, tier, segment_entries: 1_000_000, segment_bytes: 1 << 30 }
+    SegmentSpec {
+        uid: SegmentUid { topic_id, number: 1 },
+        epoch: 3,
+        tier,
+        segment_entries: 1_000_000,
+        segment_bytes: 1 << 30,
+    }
 }
 
 fn record(index: u64) -> Vec<u8> {
@@ -258,10 +264,7 @@ fn damage_below_the_mark_is_reported_and_what_follows_stays(config: StoreConfig)
     segment_file(&store, segment.spec().uid).write_all_at(&[0xff; 80], second).unwrap();
     let (segment, recovered) = store.recover(spec(1, Tier::PageCache)).unwrap();
     assert_eq!((recovered.count, recovered.damaged), (30, vec![10..20]));
-    assert!(matches!(
-        segment.read(12, 1, 1),
-        Err(StoreError::Corrupt { first_index: 12, end_index: 20, .. })
-    ));
+    assert!(matches!(segment.read(12, 1, 1), Err(StoreError::Corrupt { first_index: 12, end_index: 20, .. })));
     expect(&segment, 20..30);
     let before = segment.read(0, 100, 1 << 20).unwrap();
     assert_eq!(before.iter().map(|batch| batch.count).sum::<u64>(), 10, "what lies before is served");

@@ -77,17 +77,28 @@ mod sys {
     const PIECES_MAX: usize = 1024;
 
     #[cfg(target_os = "linux")]
-    pub(super) fn write_vectored(file: &File, position: u64, pieces: &[IoSlice<'_>], synced: bool) -> io::Result<usize> {
+    pub(super) fn write_vectored(
+        file: &File,
+        position: u64,
+        pieces: &[IoSlice<'_>],
+        synced: bool,
+    ) -> io::Result<usize> {
         let flags = if synced { libc::RWF_DSYNC } else { 0 };
         let count = pieces.len().min(PIECES_MAX) as libc::c_int;
         // SAFETY: `IoSlice` is ABI-compatible with `iovec`; the slices outlive the call, which
         // reads `count` of them.
-        let done = unsafe { libc::pwritev2(file.as_raw_fd(), pieces.as_ptr().cast(), count, position as libc::off_t, flags) };
+        let done =
+            unsafe { libc::pwritev2(file.as_raw_fd(), pieces.as_ptr().cast(), count, position as libc::off_t, flags) };
         usize::try_from(done).map_err(|_| io::Error::last_os_error())
     }
 
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn write_vectored(file: &File, position: u64, pieces: &[IoSlice<'_>], synced: bool) -> io::Result<usize> {
+    pub(super) fn write_vectored(
+        file: &File,
+        position: u64,
+        pieces: &[IoSlice<'_>],
+        synced: bool,
+    ) -> io::Result<usize> {
         let count = pieces.len().min(PIECES_MAX) as libc::c_int;
         // SAFETY: as above.
         let done = unsafe { libc::pwritev(file.as_raw_fd(), pieces.as_ptr().cast(), count, position as libc::off_t) };

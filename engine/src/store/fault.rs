@@ -55,7 +55,8 @@ impl Disk for FaultDisk {
         let fault = *lock(&self.fault);
         if let Fault::Write { errno, after_bytes } = fault {
             if bytes > after_bytes {
-                let all: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).take(after_bytes as usize).collect();
+                let all: Vec<u8> =
+                    pieces.iter().flat_map(|piece| piece.iter().copied()).take(after_bytes as usize).collect();
                 RealDisk.write(file, position, &mut [IoSlice::new(&all)], false)?;
                 self.set(Fault::Write { errno, after_bytes: 0 });
                 return Err(io::Error::from_raw_os_error(errno));

@@ -224,7 +224,10 @@ impl FlushedMark {
 
     /// Reads and checks it; no mark yet, or a torn one, is the mark at nothing.
     pub fn decode(bytes: &[u8]) -> Self {
-        if bytes.len() < Self::BYTES || u32_at(bytes, 0) != MARK_MAGIC || u32_at(bytes, 4) != Crc::of(&bytes[8..Self::BYTES]) {
+        if bytes.len() < Self::BYTES
+            || u32_at(bytes, 0) != MARK_MAGIC
+            || u32_at(bytes, 4) != Crc::of(&bytes[8..Self::BYTES])
+        {
             return FlushedMark::default();
         }
         FlushedMark { position: u64_at(bytes, 16), index: u64_at(bytes, 24) }

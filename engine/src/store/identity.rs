@@ -108,7 +108,9 @@ fn check(dir: &Path, bytes: &[u8]) -> Result<Record, StoreError> {
     struct Version {
         format_version: u32,
     }
-    let failed = |error: serde_json::Error| StoreError::io(format!("reading {}", dir.join("store.json").display()), error.into());
+    let failed = |error: serde_json::Error| {
+        StoreError::io(format!("reading {}", dir.join("store.json").display()), error.into())
+    };
     let found = serde_json::from_slice::<Version>(bytes).map_err(failed)?.format_version;
     if found != FORMAT_VERSION {
         return Err(StoreError::Version { path: dir.to_path_buf(), found, wanted: FORMAT_VERSION });
@@ -136,5 +138,7 @@ fn random_hex(bytes: usize) -> io::Result<String> {
 /// The kernel's id of this boot. Where there is none, each start counts as another boot, which
 /// errs on the side of reporting a possible loss.
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_else(|_| random_hex(16).unwrap_or_default())
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_else(|_| random_hex(16).unwrap_or_default())
 }

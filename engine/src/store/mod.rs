@@ -74,7 +74,12 @@ pub struct StoreConfig {
 impl StoreConfig {
     /// The defaults, in `data_dir`.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        StoreConfig { data_dir: data_dir.into(), disable_io_uring: false, pool_bytes: 64 * 1024 * 1024, flush_interval_ms: 5_000 }
+        StoreConfig {
+            data_dir: data_dir.into(),
+            disable_io_uring: false,
+            pool_bytes: 64 * 1024 * 1024,
+            flush_interval_ms: 5_000,
+        }
     }
 }
 
@@ -163,7 +168,9 @@ pub enum StoreError {
         pid: u32,
     },
     /// The directory was written by another version of the format.
-    #[error("{path} has store format {found}, this program reads format {wanted}; use the matching version or another --data-dir")]
+    #[error(
+        "{path} has store format {found}, this program reads format {wanted}; use the matching version or another --data-dir"
+    )]
     Version {
         /// The data directory.
         path: PathBuf,
@@ -316,7 +323,8 @@ impl Store {
 
     /// A handle to a segment that metadata shows sealed at `count`. Cheap: opens no file.
     pub fn sealed(&self, spec: SegmentSpec, count: u64) -> Segment {
-        let segment = Segment::new(&self.running.shared, spec, count, State { sealed_count: Some(count), ..State::default() });
+        let segment =
+            Segment::new(&self.running.shared, spec, count, State { sealed_count: Some(count), ..State::default() });
         segment.close();
         segment
     }

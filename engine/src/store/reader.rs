@@ -8,7 +8,12 @@ use super::segment::Inner;
 use super::{ReadBatch, StoreError, recovery};
 
 /// See [`super::Segment::read`].
-pub(super) fn read(segment: &Inner, from: u64, max_records: u64, max_bytes: usize) -> Result<Vec<ReadBatch>, StoreError> {
+pub(super) fn read(
+    segment: &Inner,
+    from: u64,
+    max_records: u64,
+    max_bytes: usize,
+) -> Result<Vec<ReadBatch>, StoreError> {
     recovery::load_if_sealed(segment)?;
     let (limit, start, end) = {
         let state = lock(&segment.state);

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use super::background;
 use super::disk::Disk;
 use super::format::{
-    BATCH_HEADER_BYTES, BATCH_MAGIC_BYTES, BatchHeader, DATA_START, FOOTER_BYTES, FileHeader, FlushedMark, Footer, FormatError,
-    MARK_POSITION,
+    BATCH_HEADER_BYTES, BATCH_MAGIC_BYTES, BatchHeader, DATA_START, FOOTER_BYTES, FileHeader, FlushedMark, Footer,
+    FormatError, MARK_POSITION,
 };
 use super::index::SparseIndex;
 use super::pool::lock;
@@ -31,7 +31,9 @@ pub(super) fn recover(shared: &Arc<Shared>, spec: SegmentSpec) -> Result<(Segmen
     let what = || format!("recovering {}", shared.files.path(spec.uid).display());
     let file = match shared.files.get(spec.uid) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(missing(shared, spec, unflushed_may_be_lost)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(missing(shared, spec, unflushed_may_be_lost));
+        }
         Err(error) => return Err(StoreError::io(what(), error)),
     };
     let scan = scan(&file, &*shared.disk, spec.uid, u64::MAX).map_err(|error| StoreError::io(what(), error))?;
@@ -73,7 +75,9 @@ pub(super) fn load_if_sealed(segment: &Inner) -> Result<(), StoreError> {
     let failed = |error| StoreError::io(format!("opening {}", path.display()), error);
     let file = shared.files.get(segment.spec.uid).map_err(failed)?;
     let loaded = match read_footer(&file, &*shared.disk, segment.spec.uid).map_err(failed)? {
-        Some((footer, index)) if footer.count == count => State { index, durable_position: footer.data_end, ..State::default() },
+        Some((footer, index)) if footer.count == count => {
+            State { index, durable_position: footer.data_end, ..State::default() }
+        }
         _ => {
             tracing::info!(segment = %segment.spec.uid, "no valid footer; scanning");
             scan(&file, &*shared.disk, segment.spec.uid, count).map_err(failed)?.into_state()
@@ -133,7 +137,9 @@ fn scan(file: &File, disk: &dyn Disk, uid: SegmentUid, limit: u64) -> io::Result
     let mark = window.at(MARK_POSITION, FlushedMark::BYTES as u64)?.map(FlushedMark::decode).unwrap_or_default();
     match header {
         Some(Ok(header)) if header.uid == uid => {}
-        Some(Err(FormatError::Version(found))) => return Err(io::Error::other(format!("format version {found} is not ours"))),
+        Some(Err(FormatError::Version(found))) => {
+            return Err(io::Error::other(format!("format version {found} is not ours")));
+        }
         // Nothing was ever acknowledged before the header was written whole.
         _ if mark == FlushedMark::default() => return Ok(Scan { end: DATA_START, ..Scan::default() }),
         _ => return Err(io::Error::other("the file's header is damaged; restore it from a replica or a backup")),

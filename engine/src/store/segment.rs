@@ -18,8 +18,8 @@ use super::format::DATA_START;
 use super::index::SparseIndex;
 use super::pool::{CHUNK_BYTES, lock};
 use super::waiters::{Waiters, block_on};
-use crate::types::Tier;
 use super::{Appended, ReadBatch, SegmentSpec, Shared, StoreError, Take, appender, reader};
+use crate::types::Tier;
 
 /// A handle to one segment. Cheap to clone.
 #[derive(Clone, Debug)]

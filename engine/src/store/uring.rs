@@ -35,8 +35,17 @@ pub(super) fn start(shared: &Arc<Shared>, bell_fd: i32) -> io::Result<Vec<JoinHa
     let ring = IoUring::new(IN_FLIGHT_MAX as u32 * 2)?;
     let shared = Arc::clone(shared);
     let writer = thread::Builder::new().name("walrus-uring".into()).spawn(move || {
-        Writer { ring, shared, slots: Vec::new(), free: Vec::new(), in_flight: 0, bell_fd, bell_read: Box::new(0), listening: false }
-            .run();
+        Writer {
+            ring,
+            shared,
+            slots: Vec::new(),
+            free: Vec::new(),
+            in_flight: 0,
+            bell_fd,
+            bell_read: Box::new(0),
+            listening: false,
+        }
+        .run();
     })?;
     Ok(vec![writer])
 }
@@ -221,7 +230,8 @@ mod tests {
     #[test]
     fn a_short_write_goes_on_in_the_midst_of_a_piece() {
         let data = [0u8; 30];
-        let piece = |at: usize, length| libc::iovec { iov_base: data[at..].as_ptr().cast_mut().cast(), iov_len: length };
+        let piece =
+            |at: usize, length| libc::iovec { iov_base: data[at..].as_ptr().cast_mut().cast(), iov_len: length };
         let mut pieces = vec![piece(0, 10), piece(10, 10), piece(20, 10)];
         advance(&mut pieces, 13);
         assert_eq!(pieces.len(), 2);

@@ -27,25 +27,14 @@ impl Broker {
         let mut log = BufReader::new(process.stderr.take().expect("a pipe"));
         let addr = loop {
             let mut line = String::new();
-            assert!(
-                log.read_line(&mut line).expect("a log line") > 0,
-                "walrus ended before it was ready"
-            );
+            assert!(log.read_line(&mut line).expect("a log line") > 0, "walrus ended before it was ready");
             if let Some((_, rest)) = line.split_once("address=") {
-                break rest
-                    .split_whitespace()
-                    .next()
-                    .expect("an address")
-                    .to_owned();
+                break rest.split_whitespace().next().expect("an address").to_owned();
             }
         };
         // A full pipe would stop the broker.
         thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Broker {
-            process,
-            addr,
-            _data_dir: data_dir,
-        }
+        Broker { process, addr, _data_dir: data_dir }
     }
 
     /// `host:port` for clients.
