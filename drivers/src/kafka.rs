@@ -99,4 +99,4 @@ fn kafka_error(what: &str, error: &rdkafka::error::KafkaError) -> DriverError {
 }
 
 /// Grace of a clean stop: the broker flushes its logs first.
-const STOP_GRACE: std::time::Duration = std::time::Duration::from_secs(60);
+const STOP_GRACE: std::time::Duration = std::time::Duration::from_mins(1);

@@ -1,5 +1,6 @@
 //! Who this data directory is, and how its last run ended: `LOCK` and `store.json`.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -132,13 +133,19 @@ fn fresh() -> io::Result<Record> {
 fn random_hex(bytes: usize) -> io::Result<String> {
     let mut random = vec![0; bytes];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut hex = String::with_capacity(bytes * 2);
+    for byte in random {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    Ok(hex)
 }
 
 /// The kernel's id of this boot. Where there is none, each start counts as another boot, which
 /// errs on the side of reporting a possible loss.
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|id| id.trim().to_owned())
-        .unwrap_or_else(|_| random_hex(16).unwrap_or_default())
+    match fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        Ok(id) => id.trim().to_owned(),
+        Err(_) => random_hex(16).unwrap_or_default(),
+    }
 }

@@ -44,7 +44,7 @@ pub(super) fn read(
             Err(error) => return Err(error),
         };
         let whole = rest.split_to(header.total_bytes() as usize);
-        if valid && !cut.add(&header, whole.slice(super::format::BATCH_HEADER_BYTES..)) {
+        if valid && !cut.add(&header, &whole.slice(super::format::BATCH_HEADER_BYTES..)) {
             break;
         }
     }
@@ -93,17 +93,17 @@ impl Cut {
     }
 
     /// Takes what is wanted of a batch; false if it is the last one.
-    fn add(&mut self, header: &BatchHeader, records: Bytes) -> bool {
+    fn add(&mut self, header: &BatchHeader, records: &Bytes) -> bool {
         let first = self.next_index();
         let skip = first - header.base_index;
         let available = u64::from(header.count) - skip;
         let wanted = available.min(self.records_left).min(self.limit - first);
-        let start = walk(&records, 0, skip, usize::MAX).0;
+        let start = walk(records, 0, skip, usize::MAX).0;
         let whole = wanted == available && records.len() - start <= self.bytes_left;
         if !whole && !self.out.is_empty() && records.len() - start > self.bytes_left {
             return false;
         }
-        let (end, count) = if whole { (records.len(), wanted) } else { walk(&records, start, wanted, self.bytes_left) };
+        let (end, count) = if whole { (records.len(), wanted) } else { walk(records, start, wanted, self.bytes_left) };
         self.out.push(ReadBatch { base_index: first, count, records: records.slice(start..end) });
         self.records_left -= count;
         self.bytes_left = self.bytes_left.saturating_sub(end - start);

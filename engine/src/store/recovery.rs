@@ -148,9 +148,7 @@ fn scan(file: &File, disk: &dyn Disk, uid: SegmentUid, limit: u64) -> io::Result
     while scan.count < limit {
         if let Some(batch) = window.batch(scan.end, uid)?.filter(|batch| batch.base_index == scan.count) {
             scan.take(&batch);
-        } else if scan.end < mark.position && !scan.skip_damage(&mut window, uid, mark)? {
-            break;
-        } else if scan.end >= mark.position {
+        } else if scan.end >= mark.position || !scan.skip_damage(&mut window, uid, mark)? {
             break;
         }
     }

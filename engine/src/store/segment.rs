@@ -40,6 +40,7 @@ pub(super) struct Inner {
 /// Everything that changes, under the segment's short lock: held for copies and bookkeeping,
 /// never for I/O.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; together they are no state machine")]
 pub(super) struct State {
     /// Batches that are not being written yet; only the last one takes records.
     pub(super) pending: VecDeque<Batch>,

@@ -172,9 +172,10 @@ impl Writer {
         let outcome = match result {
             0 => Err(io::ErrorKind::WriteZero.into()),
             written if written > 0 => {
-                in_flight.written += written as usize;
+                let written = written.unsigned_abs() as usize;
+                in_flight.written += written;
                 if in_flight.written < in_flight.write.batch.total_bytes() {
-                    advance(&mut in_flight.pieces, written as usize);
+                    advance(&mut in_flight.pieces, written);
                     return self.submit(slot);
                 }
                 Ok(())
