@@ -56,7 +56,11 @@ fn setup(dir: &std::path::Path, table: &str, overlay: &str) -> Setup {
     let mut profile: toml::Table = profile.parse().unwrap();
     let mut settings = profile.remove(table).and_then(|table| table.try_into::<toml::Table>().ok()).unwrap();
     for (key, value) in overlay.split_whitespace().filter_map(|pair| pair.split_once('=')) {
-        settings.insert(key.into(), value.into());
+        let value = match key {
+            "jvm" => value.split(',').collect::<Vec<_>>().into(),
+            _ => value.into(),
+        };
+        settings.insert(key.into(), value);
     }
     Setup {
         data_dir: dir.to_owned(),

@@ -21,8 +21,10 @@ import java.util.zip.CRC32C;
 import org.HdrHistogram.Histogram;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.errors.TopicExistsException;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
@@ -273,6 +275,11 @@ public final class KafkaWorker {
                         }
                     }
                 }
+                // Asks the leaders themselves: a batch sent before they have opened the partition is
+                // refused and sent again behind later ones.
+                Map<TopicPartition, OffsetSpec> ends = new HashMap<>();
+                names.forEach(name -> ends.put(new TopicPartition(name, 0), OffsetSpec.latest()));
+                admin.listOffsets(ends).all().get();
             }
         }
     }

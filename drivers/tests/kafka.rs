@@ -109,6 +109,31 @@ fn a_killed_broker_keeps_everything_acknowledged() {
 }
 
 #[test]
+fn records_for_topics_that_are_just_created_stay_in_order() {
+    const RECORDS: u64 = 2_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = setup(dir.path());
+    // Batches of a few records: many requests are under way while the partitions open.
+    setup.settings.insert("producer.batch.num.messages".into(), 10.into());
+    setup.settings.insert("producer.linger.ms".into(), 0.into());
+    let mut server = start(&mut setup);
+    for round in 0..10 {
+        setup.topics = vec![format!("{round}-a"), format!("{round}-b")];
+        let session = Kafka.open(&setup).unwrap();
+        session.create_topics().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| produce(session.as_ref(), 0, 0, RECORDS));
+            scope.spawn(|| produce(session.as_ref(), 1, 1, RECORDS));
+        });
+        for topic in 0..2 {
+            let records = read(session.consumer(topic, false).unwrap().as_mut(), RECORDS as usize);
+            assert!(records.iter().enumerate().all(|(ticket, bytes)| *bytes == record(ticket as u64)));
+        }
+    }
+    server.stop().unwrap();
+}
+
+#[test]
 fn large_records_and_one_in_flight_and_idempotence_and_flushes() {
     let dir = tempfile::tempdir().unwrap();
     let mut setup = setup(dir.path());

@@ -120,8 +120,10 @@ pub struct SummaryRow {
     pub steal_pct: Option<f64>,
     /// Records that the system stored more than once.
     pub duplicates: u64,
-    /// Words separated by spaces: `killed`, `client-bound`, `noisy`, `rerun=1`,
-    /// `unacked-stored=<n>`, `knee`, `late_p99_us=<n>`, `flushes_per_1000=<n>` …
+    /// Words separated by spaces: `killed` (proved after SIGKILL), `client-bound`, `noisy`,
+    /// `superseded` (noisy, and run again: `rerun=<n>`), `time-limit` (the fixed volume was not
+    /// reached), `external` (a server that is not ours), `unacked-stored=<n>`, `refused=<n>`,
+    /// `late_p99_us=<n>` (of the generator itself), `flushes_per_1000=<n>`, `cached_pct=<n>`.
     pub marks: String,
 }
 

@@ -72,7 +72,7 @@ pub fn describe(env: &Env, plan: &Plan, profile: &str, throttle: Throttle, warni
             "settings": dirty_settings(),
         },
         "versions": versions(env),
-        "raw": env.raw_settings.iter().map(|(tier, t)| (format!("{tier:?}"), json!(t))).collect::<BTreeMap<_, _>>(),
+        "raw": raw_settings(env),
         "settings": system_settings(env),
         "java": output("java", &["-version"]),
         "rustc": output("rustc", &["--version"]),
@@ -137,6 +137,14 @@ fn system_settings(env: &Env) -> BTreeMap<String, Value> {
             Some((system.name().to_owned(), json!(table)))
         })
         .collect()
+}
+
+/// The combinations that won the trials of `raw`.
+fn raw_settings(env: &Env) -> BTreeMap<String, Value> {
+    let name = |(tier, is_one): &(walrus_drivers::Tier, bool)| {
+        format!("{tier:?}, {}", if *is_one { "one in flight" } else { "windowed" })
+    };
+    env.raw_settings.iter().map(|(key, table)| (name(key), json!(table))).collect()
 }
 
 /// First line of what a program says (Java says it on stderr).

@@ -45,8 +45,8 @@ pub struct Env {
     pub device: Option<Device>,
     /// A Kafka broker that is already there.
     pub kafka_bootstrap: Option<String>,
-    /// The best `raw` of each tier.
-    pub raw_settings: HashMap<Tier, toml::Table>,
+    /// The best `raw` of each tier, with a window and (`true`) with one record in flight.
+    pub raw_settings: HashMap<(Tier, bool), toml::Table>,
     /// CPUs of the machine.
     pub cores: u32,
     /// Settings to use instead of those of the profiles (trials of `harness tune`).
@@ -157,7 +157,7 @@ pub fn not_built(system: &str) -> String {
 fn setup(env: &Env, task: &Task) -> Result<Setup, RunError> {
     let variant: Vec<String> = task.row.variant.split('-').filter(|word| !word.is_empty()).map(str::to_owned).collect();
     let is_latency = matches!(task.case.kind, Kind::Open | Kind::Tail);
-    let best_raw = env.raw_settings.get(&task.case.tier).filter(|_| is_embedded_raw(&task.row));
+    let best_raw = env.raw_settings.get(&task.case.ceiling_key()).filter(|_| is_embedded_raw(&task.row));
     // The networked ceiling is driven by our client, with our client's settings.
     let is_networked_raw = task.row.system == "raw" && task.row.deployment == Deployment::Networked;
     let whose = if is_networked_raw { "walrus" } else { &task.row.system };
@@ -331,6 +331,9 @@ impl Run<'_> {
         row.p9999_us = latency::at(&drained.latency_us, 99.99);
         row.peak_records_per_s = peak(&outcome.throughput);
         reading.fill(row, self.env.cores);
+        if task.load.payload_bytes.is_some_and(|bytes| drained.bytes < bytes / 100 * 95) {
+            row.marks = join_marks(&row.marks, "time-limit");
+        }
         if drained.refused > 0 {
             row.marks = join_marks(&row.marks, &format!("refused={}", drained.refused));
         }

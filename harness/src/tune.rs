@@ -13,7 +13,7 @@ use walrus_drivers::{Deployment, Tier};
 use crate::child::{RunError, check_stop};
 use crate::csv::{self, CsvError, LoadMode, SummaryRow};
 use crate::fleet::{Fleet, WarmUp};
-use crate::plan::Plan;
+use crate::plan::{Plan, has_ceilings};
 use crate::profile::RowName;
 use crate::provenance::utc_now;
 use crate::run::{self, Env, Task};
@@ -56,34 +56,36 @@ struct Trial {
     error: String,
 }
 
-/// Finds the best embedded `raw` for each tier of the plan.
+/// Finds the best embedded `raw` for each tier and kind of window of the plan.
 pub fn best_raw(env: &mut Env, plan: &Plan) -> Result<(), RunError> {
-    let tiers: HashSet<Tier> = plan.blocks.iter().map(|block| block.case.tier).collect();
-    for tier in tiers {
+    let mut tuned = HashSet::new();
+    for block in plan.blocks.iter().filter(|block| has_ceilings(&block.case)) {
+        let key = block.case.ceiling_key();
+        if !tuned.insert(key) {
+            continue;
+        }
         let mut best: Option<(f64, toml::Table)> = None;
-        for table in walrus_drivers::raw::combinations(tier).into_iter().take(plan.profile.raw_trials_max) {
+        for table in walrus_drivers::raw::combinations(key.0).into_iter().take(plan.profile.raw_trials_max) {
             check_stop()?;
-            let rate = try_raw(env, plan, tier, &table)?;
+            let rate = try_raw(env, plan, &block.case, &table)?;
             if best.as_ref().is_none_or(|(best_rate, _)| rate > *best_rate) {
                 best = Some((rate, table));
             }
         }
         if let Some((_, table)) = best {
-            env.raw_settings.insert(tier, table);
+            env.raw_settings.insert(key, table);
         }
     }
     Ok(())
 }
 
-fn try_raw(env: &mut Env, plan: &Plan, tier: Tier, table: &toml::Table) -> Result<f64, RunError> {
+fn try_raw(env: &mut Env, plan: &Plan, case: &Case, table: &toml::Table) -> Result<f64, RunError> {
     if plan.profile.raw_trial_s <= 0.0 {
         return Ok(0.0);
     }
-    env.raw_settings.insert(tier, table.clone());
+    env.raw_settings.insert(case.ceiling_key(), table.clone());
     let row = RowName { system: "raw".into(), deployment: Deployment::Embedded, variant: String::new() };
-    let Some(block) = plan.blocks.iter().find(|block| block.case.tier == tier) else { return Ok(0.0) };
-    let case = Case { rate_per_s: None, ..block.case.clone() };
-    let task = trial_task("raw-trial", &case, row, plan.profile.raw_trial_s);
+    let task = trial_task("raw-trial", case, row, plan.profile.raw_trial_s);
     let mut fleet = Fleet::new(&env.bench_dir, WarmUp { window_s: 0.0, s_max: 0.0 });
     Ok(run::run(env, &mut fleet, &task)?.summary.records_per_s)
 }

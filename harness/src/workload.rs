@@ -103,6 +103,11 @@ impl Case {
         key
     }
 
+    /// Cases with the same key share their best `raw`: tier, and whether it is one in flight.
+    pub fn ceiling_key(&self) -> (Tier, bool) {
+        (self.tier, self.window_bytes.is_none())
+    }
+
     /// The CSV's column `in_flight`.
     pub fn in_flight(&self) -> String {
         self.window_bytes.map_or_else(|| "1".to_owned(), words_of_bytes)

@@ -46,8 +46,9 @@ impl KafkaConsumer {
     }
 }
 
-/// First and next offset of the partition. A broker that just restarted may still be electing.
-fn watermarks(client: &Client<DefaultClientContext>, topic: &str) -> Result<(i64, i64), DriverError> {
+/// First and next offset of the partition, asked of its leader. One that has just been created, or
+/// whose broker was just started, is waited for.
+pub(super) fn watermarks(client: &Client<DefaultClientContext>, topic: &str) -> Result<(i64, i64), DriverError> {
     let deadline = Instant::now() + ADMIN_DEADLINE;
     loop {
         match client.fetch_watermarks(topic, PARTITION, Duration::from_secs(5)) {

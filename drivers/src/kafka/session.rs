@@ -12,7 +12,7 @@ use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaType;
 
-use super::consumer::KafkaConsumer;
+use super::consumer::{KafkaConsumer, watermarks};
 use super::producer::{Instance, KafkaProducer};
 use super::settings::Settings;
 use super::{ADMIN_DEADLINE, kafka_error};
@@ -103,7 +103,10 @@ impl Session for KafkaSession {
                 }
             }
         }
-        self.await_leaders(admin.inner())
+        self.await_leaders(admin.inner())?;
+        // Metadata names a leader a moment before that leader has opened the partition. A batch sent
+        // in between is refused and sent again behind later ones: acknowledged, but out of order.
+        self.topics.iter().try_for_each(|topic| watermarks(admin.inner(), topic).map(drop))
     }
 
     fn producer(&self, id: u32) -> Result<Box<dyn Producer + '_>, DriverError> {
