@@ -13,77 +13,44 @@ use walrus_drivers::{Session, Setup, Tier, Tools, registry};
 fn main() {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     #[cfg(target_os = "linux")]
-    if args
-        .first()
-        .is_some_and(|arg| arg == walrus_drivers::raw_server::SUBCOMMAND)
-    {
+    if args.first().is_some_and(|arg| arg == walrus_drivers::raw_server::SUBCOMMAND) {
         return raw_server(&args);
     }
     let name = args.remove(0);
-    let pairs: HashMap<String, String> = args
-        .iter()
-        .filter_map(|arg| arg.split_once('='))
-        .map(|(k, v)| (k.into(), v.into()))
-        .collect();
-    let get = |key: &str, default: &str| {
-        pairs
-            .get(key)
-            .cloned()
-            .unwrap_or_else(|| default.to_owned())
-    };
+    let pairs: HashMap<String, String> =
+        args.iter().filter_map(|arg| arg.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
+    let get = |key: &str, default: &str| pairs.get(key).cloned().unwrap_or_else(|| default.to_owned());
     let (name, networked) = match name.strip_suffix("-networked") {
         Some(name) => (name.to_owned(), true),
         None => (name, false),
     };
     let system = registry::systems()
         .into_iter()
-        .find(|s| {
-            s.name() == name
-                && (!networked || s.deployment() == walrus_drivers::Deployment::Networked)
-        })
+        .find(|s| s.name() == name && (!networked || s.deployment() == walrus_drivers::Deployment::Networked))
         .expect("a system of this name");
     let dir = PathBuf::from(get("dir", "/tmp/measure-data"));
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
-    let own = [
-        "words",
-        "tier",
-        "seconds",
-        "topics",
-        "producers",
-        "window",
-        "table",
-        "dir",
-    ];
-    let mut settings = table(&name, &get("table", ""));
+    let own = ["words", "tier", "seconds", "topics", "producers", "window", "table", "dir"];
+    let mut settings = table(&name, &get("table", ""), &get("words", ""));
     for (key, value) in pairs.iter().filter(|(key, _)| !own.contains(&key.as_str())) {
-        let parsed: toml::Table = format!("{key} = {value}")
-            .parse()
-            .unwrap_or_else(|_| format!("{key} = {value:?}").parse().unwrap());
+        let parsed: toml::Table =
+            format!("{key} = {value}").parse().unwrap_or_else(|_| format!("{key} = {value:?}").parse().unwrap());
         settings.extend(parsed);
     }
     let window = get("window", "4194304");
     let here = std::env::current_exe().unwrap();
     let mut setup = Setup {
         data_dir: dir.clone(),
-        topics: (0..get("topics", "10").parse().unwrap())
-            .map(|t: u32| format!("topic-{t}"))
-            .collect(),
-        tier: if get("tier", "") == "synced" {
-            Tier::Synced
-        } else {
-            Tier::PageCache
-        },
+        topics: (0..get("topics", "10").parse().unwrap()).map(|t: u32| format!("topic-{t}")).collect(),
+        tier: if get("tier", "") == "synced" { Tier::Synced } else { Tier::PageCache },
         producers: get("producers", "10").parse().unwrap(),
         one_in_flight: window == "one",
         in_flight_bytes: window.parse().unwrap_or(0),
         variant: get("words", "").split(',').map(str::to_owned).collect(),
         settings,
         tools: Tools {
-            walrus_bin: here
-                .parent()
-                .and_then(|d| d.parent())
-                .map(|d| d.join("walrus")),
+            walrus_bin: here.parent().and_then(|d| d.parent()).map(|d| d.join("walrus")),
             kafka_libs: std::env::var_os("KAFKA_LIBS").map(PathBuf::from),
             harness_bin: Some(here),
         },
@@ -106,12 +73,7 @@ fn main() {
 
 #[cfg(target_os = "linux")]
 fn raw_server(args: &[String]) {
-    let value = |flag: &str| {
-        args.iter()
-            .position(|arg| arg == flag)
-            .map(|at| args[at + 1].clone())
-            .unwrap()
-    };
+    let value = |flag: &str| args.iter().position(|arg| arg == flag).map(|at| args[at + 1].clone()).unwrap();
     let config = walrus_drivers::raw_server::RawServerConfig {
         data_dir: value("--data-dir").into(),
         port: value("--port").parse().unwrap(),
@@ -121,14 +83,22 @@ fn raw_server(args: &[String]) {
     walrus_drivers::raw_server::run(&config).unwrap();
 }
 
-fn table(system: &str, name: &str) -> toml::Table {
+/// The profile's table `name`; tables in it that are named after a word of the variant are laid over it.
+fn table(system: &str, name: &str, words: &str) -> toml::Table {
     let path = format!("{}/profiles/{system}.toml", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut profile: toml::Table = text.parse().unwrap();
-    match profile.remove(name) {
-        Some(toml::Value::Table(table)) => table,
-        _ => toml::Table::new(),
+    let Some(toml::Value::Table(mut table)) = profile.remove(name) else {
+        return toml::Table::new();
+    };
+    for word in ["put", "append", "batch"] {
+        if let Some(toml::Value::Table(special)) = table.remove(word)
+            && words.split(',').any(|given| given == word)
+        {
+            table.extend(special);
+        }
     }
+    table
 }
 
 fn load(session: &dyn Session, setup: &Setup, duration: Duration) -> u64 {
@@ -158,27 +128,20 @@ fn load(session: &dyn Session, setup: &Setup, duration: Duration) -> u64 {
 }
 
 fn lane(session: &dyn Session, setup: &Setup, id: u32, end: Instant) -> (u64, u64) {
-    let pool: Vec<u8> = (0..1 << 20)
-        .map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect();
+    let pool: Vec<u8> = (0..1 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let size = |ticket: u64| 500 + (ticket.wrapping_mul(7919) % 525) as usize;
     let mut producer = session.producer(id).unwrap();
-    let my_topics: Vec<usize> = (0..setup.topics.len())
-        .filter(|t| t % setup.producers as usize == id as usize % setup.topics.len())
-        .collect();
+    let my_topics: Vec<usize> =
+        (0..setup.topics.len()).filter(|t| t % setup.producers as usize == id as usize % setup.topics.len()).collect();
     let (mut ticket, mut acked, mut in_flight, mut bytes) = (0, 0, 0, 0);
     let mut acks = Vec::new();
     let mut settle = |producer: &mut dyn walrus_drivers::Producer, in_flight: &mut u64| {
-        producer
-            .poll(Duration::from_millis(100), &mut acks)
-            .unwrap();
+        producer.poll(Duration::from_millis(100), &mut acks).unwrap();
         let mut count = 0;
         for ack in acks.drain(..) {
             assert!(ack.ok);
             count += ack.count;
-            *in_flight -= (ack.first_ticket..ack.first_ticket + ack.count)
-                .map(|t| size(t) as u64)
-                .sum::<u64>();
+            *in_flight -= (ack.first_ticket..ack.first_ticket + ack.count).map(|t| size(t) as u64).sum::<u64>();
         }
         count
     };
@@ -187,9 +150,7 @@ fn lane(session: &dyn Session, setup: &Setup, id: u32, end: Instant) -> (u64, u6
             let length = size(ticket);
             let from = (ticket as usize * 61) % (pool.len() - 1024);
             let topic = my_topics[ticket as usize % my_topics.len()];
-            producer
-                .send(topic, ticket, &pool[from..from + length])
-                .unwrap();
+            producer.send(topic, ticket, &pool[from..from + length]).unwrap();
             ticket += 1;
             in_flight += length as u64;
             bytes += length as u64;
@@ -221,8 +182,5 @@ fn read(session: &dyn Session, setup: &Setup, written: u64) {
             }
         }
     }
-    println!(
-        "read {records} of {written}: {:.0}/s",
-        records as f64 / start.elapsed().as_secs_f64()
-    );
+    println!("read {records} of {written}: {:.0}/s", records as f64 / start.elapsed().as_secs_f64());
 }

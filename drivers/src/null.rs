@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    Ack, Consumer, Deployment, DriverError, Producer, Server, Session, Setup, System, Tools,
-};
+use crate::{Ack, Consumer, Deployment, DriverError, Producer, Server, Session, Setup, System, Tools};
 
 /// Acknowledges every record at once and keeps none.
 #[derive(Debug, Default)]
@@ -47,11 +45,7 @@ impl Session for NullSession {
         Ok(Box::new(NullProducer::default()))
     }
 
-    fn consumer(
-        &self,
-        _topic: usize,
-        _at_end: bool,
-    ) -> Result<Box<dyn Consumer + '_>, DriverError> {
+    fn consumer(&self, _topic: usize, _at_end: bool) -> Result<Box<dyn Consumer + '_>, DriverError> {
         Err(DriverError::Unavailable {
             cause: "null keeps no records".into(),
             remedy: "leave it out of runs that read".into(),
@@ -76,11 +70,7 @@ impl Producer for NullProducer {
     fn poll(&mut self, _wait: Duration, acks: &mut Vec<Ack>) -> Result<(), DriverError> {
         let count = self.next_ticket - self.acked_tickets;
         if count > 0 {
-            acks.push(Ack {
-                first_ticket: self.acked_tickets,
-                count,
-                ok: true,
-            });
+            acks.push(Ack { first_ticket: self.acked_tickets, count, ok: true });
             self.acked_tickets = self.next_ticket;
         }
         Ok(())

@@ -27,12 +27,7 @@ pub struct Launch {
 impl Launch {
     /// A program without arguments yet.
     pub fn new(program: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Launch {
-        Launch {
-            program: program.into(),
-            args: Vec::new(),
-            envs: Vec::new(),
-            log: log.into(),
-        }
+        Launch { program: program.into(), args: Vec::new(), envs: Vec::new(), log: log.into() }
     }
 
     /// Adds one argument.
@@ -52,9 +47,7 @@ impl Launch {
     /// Starts the program. It is killed when this process ends, however that happens.
     pub fn spawn(&self) -> Result<ChildProcess, DriverError> {
         let log = open_log(&self.log)?;
-        let err_log = log
-            .try_clone()
-            .map_err(|source| io_error("duplicating the log handle", source))?;
+        let err_log = log.try_clone().map_err(|source| io_error("duplicating the log handle", source))?;
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
@@ -65,10 +58,7 @@ impl Launch {
         die_with_parent(&mut command);
         let child = spawn_from_lasting_thread(command)
             .map_err(|source| io_error(&format!("starting {}", self.program.display()), source))?;
-        Ok(ChildProcess {
-            child,
-            log: self.log.clone(),
-        })
+        Ok(ChildProcess { child, log: self.log.clone() })
     }
 }
 
@@ -90,11 +80,7 @@ impl ChildProcess {
 
     /// Asks `is_ready` every 10 ms until it says yes. Fails with the end of the log when the child
     /// exits first or `timeout` passes.
-    pub fn wait_ready(
-        &mut self,
-        timeout: Duration,
-        mut is_ready: impl FnMut() -> bool,
-    ) -> Result<(), DriverError> {
+    pub fn wait_ready(&mut self, timeout: Duration, mut is_ready: impl FnMut() -> bool) -> Result<(), DriverError> {
         let deadline = Instant::now() + timeout;
         loop {
             if let Some(status) = self.exited()? {
@@ -113,13 +99,9 @@ impl ChildProcess {
     /// SIGKILL, and waits until the process is gone.
     pub fn kill(&mut self) -> Result<(), DriverError> {
         if self.exited()?.is_none() {
-            self.child
-                .kill()
-                .map_err(|source| io_error("killing the server", source))?;
+            self.child.kill().map_err(|source| io_error("killing the server", source))?;
         }
-        self.child
-            .wait()
-            .map_err(|source| io_error("waiting for the killed server", source))?;
+        self.child.wait().map_err(|source| io_error("waiting for the killed server", source))?;
         Ok(())
     }
 
@@ -146,9 +128,7 @@ impl ChildProcess {
 
     /// The exit status, if the process has ended.
     pub fn exited(&mut self) -> Result<Option<ExitStatus>, DriverError> {
-        self.child
-            .try_wait()
-            .map_err(|source| io_error("asking for the server's state", source))
+        self.child.try_wait().map_err(|source| io_error("asking for the server's state", source))
     }
 
     /// An error that carries the last lines of the log.
@@ -177,10 +157,7 @@ pub fn free_port() -> Result<u16, DriverError> {
 
 /// Shorthand for an I/O error with what was attempted.
 pub(crate) fn io_error(what: &str, source: std::io::Error) -> DriverError {
-    DriverError::Io {
-        what: what.to_owned(),
-        source,
-    }
+    DriverError::Io { what: what.to_owned(), source }
 }
 
 fn open_log(path: &Path) -> Result<File, DriverError> {
@@ -244,23 +221,17 @@ mod tests {
     use super::*;
 
     fn shell(script: &str, dir: &Path) -> Launch {
-        Launch::new("/bin/sh", dir.join("log"))
-            .arg("-c")
-            .arg(script)
+        Launch::new("/bin/sh", dir.join("log")).arg("-c").arg(script)
     }
 
     #[test]
     fn a_child_survives_the_thread_that_asked_for_it() {
         let dir = tempfile::tempdir().unwrap();
         let launch = shell("echo up; exec sleep 60", dir.path());
-        let mut child = std::thread::spawn(move || launch.spawn().unwrap())
-            .join()
-            .unwrap();
+        let mut child = std::thread::spawn(move || launch.spawn().unwrap()).join().unwrap();
         let log = dir.path().join("log");
         child
-            .wait_ready(Duration::from_secs(5), || {
-                std::fs::read_to_string(&log).is_ok_and(|t| t.contains("up"))
-            })
+            .wait_ready(Duration::from_secs(5), || std::fs::read_to_string(&log).is_ok_and(|t| t.contains("up")))
             .unwrap();
         assert!(child.exited().unwrap().is_none());
         child.stop(Duration::from_secs(5)).unwrap();
@@ -270,30 +241,18 @@ mod tests {
     #[test]
     fn an_early_end_is_reported_with_the_log() {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = shell("echo no such flag >&2; exit 3", dir.path())
-            .spawn()
-            .unwrap();
-        let error = child
-            .wait_ready(Duration::from_secs(5), || false)
-            .unwrap_err()
-            .to_string();
+        let mut child = shell("echo no such flag >&2; exit 3", dir.path()).spawn().unwrap();
+        let error = child.wait_ready(Duration::from_secs(5), || false).unwrap_err().to_string();
         assert!(error.contains("no such flag"), "{error}");
     }
 
     #[test]
     fn one_that_ignores_sigterm_is_killed_and_told_of() {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = shell(
-            "trap '' TERM; echo up; while :; do sleep 0.05; done",
-            dir.path(),
-        )
-        .spawn()
-        .unwrap();
+        let mut child = shell("trap '' TERM; echo up; while :; do sleep 0.05; done", dir.path()).spawn().unwrap();
         let log = dir.path().join("log");
         child
-            .wait_ready(Duration::from_secs(5), || {
-                std::fs::read_to_string(&log).is_ok_and(|t| t.contains("up"))
-            })
+            .wait_ready(Duration::from_secs(5), || std::fs::read_to_string(&log).is_ok_and(|t| t.contains("up")))
             .unwrap();
         assert!(child.stop(Duration::from_millis(50)).is_err());
         assert!(child.exited().unwrap().is_some());

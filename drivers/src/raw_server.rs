@@ -167,11 +167,7 @@ impl System for RawNetworked {
                 .arg(port.to_string())
                 .arg("--read-bytes")
                 .arg(read_bytes.to_string());
-            if setup.tier == Tier::Synced {
-                launch.arg("--synced")
-            } else {
-                launch
-            }
+            if setup.tier == Tier::Synced { launch.arg("--synced") } else { launch }
         })?;
         Ok(Some(Box::new(server)))
     }
@@ -184,13 +180,10 @@ impl System for RawNetworked {
 }
 
 fn harness(tools: &Tools) -> Result<&Path, DriverError> {
-    tools
-        .harness_bin
-        .as_deref()
-        .ok_or_else(|| DriverError::Unavailable {
-            cause: "the path of the harness, which contains the raw server, is not known".into(),
-            remedy: "start the run with the harness's own binary".into(),
-        })
+    tools.harness_bin.as_deref().ok_or_else(|| DriverError::Unavailable {
+        cause: "the path of the harness, which contains the raw server, is not known".into(),
+        remedy: "start the run with the harness's own binary".into(),
+    })
 }
 
 #[cfg(test)]

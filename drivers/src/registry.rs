@@ -17,21 +17,13 @@ pub fn systems() -> Vec<Box<dyn System>> {
         #[cfg(feature = "rocksdb")]
         Box::new(crate::rocksdb::RocksDb),
         #[cfg(not(feature = "rocksdb"))]
-        Box::new(crate::not_built::NotBuilt {
-            name: "rocksdb",
-            feature: "rocksdb",
-            deployment: Deployment::Embedded,
-        }),
+        Box::new(crate::not_built::NotBuilt { name: "rocksdb", feature: "rocksdb", deployment: Deployment::Embedded }),
         #[cfg(feature = "kafka")]
         Box::new(crate::kafka::Kafka),
         #[cfg(feature = "kafka")]
         Box::new(crate::kafka::KafkaJava),
         #[cfg(not(feature = "kafka"))]
-        Box::new(crate::not_built::NotBuilt {
-            name: "kafka",
-            feature: "kafka",
-            deployment: Deployment::Networked,
-        }),
+        Box::new(crate::not_built::NotBuilt { name: "kafka", feature: "kafka", deployment: Deployment::Networked }),
         #[cfg(not(feature = "kafka"))]
         Box::new(crate::not_built::NotBuilt {
             name: "kafka-java",
@@ -43,7 +35,5 @@ pub fn systems() -> Vec<Box<dyn System>> {
 
 /// The system with this name and deployment.
 pub fn find(name: &str, deployment: Deployment) -> Option<Box<dyn System>> {
-    systems()
-        .into_iter()
-        .find(|system| system.name() == name && system.deployment() == deployment)
+    systems().into_iter().find(|system| system.name() == name && system.deployment() == deployment)
 }

@@ -24,11 +24,7 @@ impl ServerProcess {
         let launch = launch(port);
         let endpoint = format!("127.0.0.1:{port}");
         let child = spawn(&launch, &endpoint)?;
-        Ok(ServerProcess {
-            launch,
-            child,
-            endpoint,
-        })
+        Ok(ServerProcess { launch, child, endpoint })
     }
 }
 
@@ -37,9 +33,7 @@ fn spawn(launch: &Launch, endpoint: &str) -> Result<ChildProcess, DriverError> {
     let mut config = ClientConfig::new(endpoint);
     config.request_timeout = Duration::from_secs(1);
     child.wait_ready(READY_TIMEOUT, || {
-        Client::with_config(config.clone())
-            .and_then(|mut client| client.ping())
-            .is_ok()
+        Client::with_config(config.clone()).and_then(|mut client| client.ping()).is_ok()
     })?;
     Ok(child)
 }

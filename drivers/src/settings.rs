@@ -9,15 +9,8 @@ pub(crate) struct Settings<'a>(&'a toml::Table);
 impl<'a> Settings<'a> {
     /// Fails on names that the driver does not know, which are most likely misspelt.
     pub(crate) fn new(setup: &'a Setup, known: &[&str]) -> Result<Settings<'a>, DriverError> {
-        match setup
-            .settings
-            .keys()
-            .find(|key| !known.contains(&key.as_str()))
-        {
-            Some(key) => Err(wrong(
-                key,
-                &format!("unknown; there are {}", known.join(", ")),
-            )),
+        match setup.settings.keys().find(|key| !known.contains(&key.as_str())) {
+            Some(key) => Err(wrong(key, &format!("unknown; there are {}", known.join(", ")))),
             None => Ok(Settings(&setup.settings)),
         }
     }
@@ -41,27 +34,19 @@ impl<'a> Settings<'a> {
 
     /// As [`number`](Self::number), for sizes in memory.
     pub(crate) fn size(self, name: &str, default: usize) -> Result<usize, DriverError> {
-        self.number(name, default as u64)
-            .map(|number| number as usize)
+        self.number(name, default as u64).map(|number| number as usize)
     }
 
     /// `true` or `false`.
     pub(crate) fn flag(self, name: &str, default: bool) -> Result<bool, DriverError> {
         match self.0.get(name) {
             None => Ok(default),
-            Some(value) => value
-                .as_bool()
-                .ok_or_else(|| wrong(name, "wants true or false")),
+            Some(value) => value.as_bool().ok_or_else(|| wrong(name, "wants true or false")),
         }
     }
 
     /// One of a few words.
-    pub(crate) fn word(
-        self,
-        name: &str,
-        default: &'a str,
-        among: &[&str],
-    ) -> Result<&'a str, DriverError> {
+    pub(crate) fn word(self, name: &str, default: &'a str, among: &[&str]) -> Result<&'a str, DriverError> {
         let word = match self.0.get(name) {
             None => default,
             Some(value) => value.as_str().unwrap_or_default(),

@@ -19,9 +19,7 @@ impl TopicBatch {
 
     pub(crate) fn records(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts
-            .zip(&self.ends)
-            .map(|(start, &end)| &self.bytes[start..end])
+        starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end])
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -65,11 +63,7 @@ impl Runs {
 
     /// Reports all runs and empties the list, keeping its memory.
     pub(crate) fn settle(&mut self, ok: bool, acks: &mut Vec<Ack>) {
-        acks.extend(self.0.drain(..).map(|(first_ticket, count)| Ack {
-            first_ticket,
-            count,
-            ok,
-        }));
+        acks.extend(self.0.drain(..).map(|(first_ticket, count)| Ack { first_ticket, count, ok }));
     }
 }
 
@@ -83,16 +77,10 @@ mod tests {
         for (ticket, record) in [(3, &b"a"[..]), (4, b""), (7, b"ccc")] {
             batch.push(ticket, record);
         }
-        assert_eq!(
-            batch.records().collect::<Vec<_>>(),
-            [&b"a"[..], b"", b"ccc"]
-        );
+        assert_eq!(batch.records().collect::<Vec<_>>(), [&b"a"[..], b"", b"ccc"]);
         let mut acks = Vec::new();
         batch.settle(true, &mut acks);
-        let runs: Vec<_> = acks
-            .iter()
-            .map(|ack| (ack.first_ticket, ack.count))
-            .collect();
+        let runs: Vec<_> = acks.iter().map(|ack| (ack.first_ticket, ack.count)).collect();
         assert_eq!(runs, [(3, 2), (7, 1)]);
         assert!(batch.is_empty());
     }

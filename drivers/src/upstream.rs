@@ -15,9 +15,7 @@ use walrus_rust::{FsyncSchedule, ReadConsistency, Walrus};
 use crate::process::io_error;
 use crate::settings::Settings;
 use crate::topic_batch::{Runs, TopicBatch};
-use crate::{
-    Ack, Consumer, Deployment, DriverError, Producer, Server, Session, Setup, System, Tier, Tools,
-};
+use crate::{Ack, Consumer, Deployment, DriverError, Producer, Server, Session, Setup, System, Tier, Tools};
 
 /// The crate refuses larger batches.
 const BATCH_RECORDS_MAX: usize = 2000;
@@ -65,15 +63,7 @@ struct UpstreamSession {
 
 impl UpstreamSession {
     fn open(setup: &Setup) -> Result<UpstreamSession, DriverError> {
-        let settings = Settings::new(
-            setup,
-            &[
-                "backend",
-                "batch_records",
-                "batch_bytes",
-                "fsync_interval_ms",
-            ],
-        )?;
+        let settings = Settings::new(setup, &["backend", "batch_records", "batch_bytes", "fsync_interval_ms"])?;
         let words: HashSet<&str> = setup.variant.iter().map(String::as_str).collect();
         let default_backend = if words.contains("mmap") { "mmap" } else { "fd" };
         match settings.word("backend", default_backend, &["fd", "mmap"])? {
@@ -87,9 +77,7 @@ impl UpstreamSession {
             (Tier::PageCache, interval_ms) => FsyncSchedule::Milliseconds(interval_ms),
         };
         let is_batch = words.contains("batch") && !setup.one_in_flight;
-        let batch_records = settings
-            .size("batch_records", BATCH_RECORDS_MAX)?
-            .min(BATCH_RECORDS_MAX);
+        let batch_records = settings.size("batch_records", BATCH_RECORDS_MAX)?.min(BATCH_RECORDS_MAX);
         Ok(UpstreamSession {
             wal: open_wal(&setup.data_dir, schedule)?,
             topics: setup.topics.clone(),
@@ -113,9 +101,7 @@ fn open_wal(data_dir: &Path, schedule: FsyncSchedule) -> Result<Walrus, DriverEr
         std::env::set_var("WALRUS_DATA_DIR", data_dir);
         std::env::set_var("WALRUS_QUIET", "1");
     }
-    let consistency = ReadConsistency::AtLeastOnce {
-        persist_every: u32::MAX,
-    };
+    let consistency = ReadConsistency::AtLeastOnce { persist_every: u32::MAX };
     Walrus::with_consistency_and_schedule_for_key(NAMESPACE, consistency, schedule)
         .map_err(|source| io_error("opening walrus-rust", source))
 }
@@ -143,11 +129,7 @@ impl Session for UpstreamSession {
     }
 
     fn consumer(&self, topic: usize, at_end: bool) -> Result<Box<dyn Consumer + '_>, DriverError> {
-        let mut consumer = UpstreamConsumer {
-            wal: &self.wal,
-            topic: &self.topics[topic],
-            way: Way::Unknown,
-        };
+        let mut consumer = UpstreamConsumer { wal: &self.wal, topic: &self.topics[topic], way: Way::Unknown };
         if at_end {
             while consumer.read(&mut |_| ())? > 0 {}
         }
@@ -172,9 +154,7 @@ impl UpstreamProducer<'_> {
             return Ok(());
         }
         let records: Vec<&[u8]> = batch.records().collect();
-        let turn = self.session.turns[topic]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let turn = self.session.turns[topic].lock().unwrap_or_else(PoisonError::into_inner);
         self.session
             .wal
             .batch_append_for_topic(&self.session.topics[topic], &records)
@@ -259,10 +239,7 @@ impl UpstreamConsumer<'_> {
             }
             return Ok(entries.len());
         }
-        let next = self
-            .wal
-            .read_next(self.topic, true)
-            .map_err(|source| io_error("read_next", source))?;
+        let next = self.wal.read_next(self.topic, true).map_err(|source| io_error("read_next", source))?;
         let Some(entry) = next else { return Ok(0) };
         if matches!(self.way, Way::Unknown) {
             self.way = Self::way_for(entry.data.len());
@@ -276,9 +253,7 @@ impl UpstreamConsumer<'_> {
         if record_bytes > BATCHES_RECORD_BYTES_MAX {
             return Way::Single;
         }
-        Way::Batches {
-            max_bytes: BATCH_RECORDS_MAX * 3 * (record_bytes + HEADER_BYTES),
-        }
+        Way::Batches { max_bytes: BATCH_RECORDS_MAX * 3 * (record_bytes + HEADER_BYTES) }
     }
 }
 

@@ -22,14 +22,10 @@ fn raw_stores_what_was_sent(tier: Tier, settings: &toml::Table, one_in_flight: b
     setup.settings = settings.clone();
     let session = walrus_drivers::raw::Raw.open(&setup).unwrap();
     common::produce_all(&*session, &setup);
-    let record_bytes =
-        |id| (0..common::RECORDS_PER_PRODUCER).map(move |t| common::record(id, t).len());
+    let record_bytes = |id| (0..common::RECORDS_PER_PRODUCER).map(move |t| common::record(id, t).len());
     let sent: usize = (0..setup.producers).flat_map(record_bytes).sum();
     let stored = dir_bytes(dir.path());
-    assert!(
-        stored >= sent as u64,
-        "{stored} of {sent} bytes with {settings:?}"
-    );
+    assert!(stored >= sent as u64, "{stored} of {sent} bytes with {settings:?}");
 }
 
 #[cfg(target_os = "linux")]
@@ -37,10 +33,7 @@ fn raw_stores_what_was_sent(tier: Tier, settings: &toml::Table, one_in_flight: b
 fn raw_writes_every_byte() {
     // Strides that are prime to the sizes of all dimensions meet each value of each.
     for (tier, stride) in [(Tier::PageCache, 7), (Tier::Synced, 17)] {
-        for settings in walrus_drivers::raw::combinations(tier)
-            .into_iter()
-            .step_by(stride)
-        {
+        for settings in walrus_drivers::raw::combinations(tier).into_iter().step_by(stride) {
             raw_stores_what_was_sent(tier, &settings, false);
         }
     }
@@ -56,8 +49,6 @@ fn raw_refuses_a_synced_run_that_would_not_flush() {
     let mut setup = common::setup(dir.path(), &[]);
     setup.tier = Tier::Synced;
     setup.settings.insert("flush".into(), "none".into());
-    let Err(error) = walrus_drivers::raw::Raw.open(&setup) else {
-        panic!("it was opened")
-    };
+    let Err(error) = walrus_drivers::raw::Raw.open(&setup) else { panic!("it was opened") };
     assert!(error.to_string().contains("dsync"), "{error}");
 }

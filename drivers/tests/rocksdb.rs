@@ -13,11 +13,7 @@ wal_sync_interval_ms = 1000";
 
 #[test]
 fn every_variant_stores_and_reads_back() {
-    for (variant, settings) in [
-        ("vanilla", VANILLA),
-        ("put", ""),
-        ("batch", "batch_bytes = 100000"),
-    ] {
+    for (variant, settings) in [("vanilla", VANILLA), ("put", ""), ("batch", "batch_bytes = 100000")] {
         let dir = tempfile::tempdir().unwrap();
         let mut setup = common::setup(dir.path(), &[variant]);
         setup.settings = settings.parse().unwrap();
@@ -38,8 +34,6 @@ fn an_unknown_option_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut setup = common::setup(dir.path(), &["put"]);
     setup.settings.insert("write_bufer_size".into(), 1.into());
-    let Err(error) = RocksDb.open(&setup) else {
-        panic!("it was opened")
-    };
+    let Err(error) = RocksDb.open(&setup) else { panic!("it was opened") };
     assert!(error.to_string().contains("write_bufer_size"), "{error}");
 }

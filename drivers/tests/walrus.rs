@@ -31,12 +31,8 @@ fn acknowledged_records_survive_a_kill() {
                 return;
             }
             setup.tier = tier;
-            setup.settings = "append_bytes = 20_000\nserver = { max_segment_entries = 1000 }"
-                .parse()
-                .unwrap();
-            common::networked_round_trip(&Walrus, &mut setup)
-                .stop()
-                .unwrap();
+            setup.settings = "append_bytes = 20_000\nserver = { max_segment_entries = 1000 }".parse().unwrap();
+            common::networked_round_trip(&Walrus, &mut setup).stop().unwrap();
         }
     }
 }
@@ -80,12 +76,7 @@ fn the_raw_server_answers_every_frame() {
 
     let dir = tempfile::tempdir().unwrap();
     let port = walrus_drivers::process::free_port().unwrap();
-    let config = RawServerConfig {
-        data_dir: dir.path().to_owned(),
-        port,
-        synced: false,
-        read_bytes: 1 << 20,
-    };
+    let config = RawServerConfig { data_dir: dir.path().to_owned(), port, synced: false, read_bytes: 1 << 20 };
     std::thread::spawn(move || run(&config));
     let mut setup = common::setup(dir.path(), &["put"]);
     setup.endpoint = Some(format!("127.0.0.1:{port}"));

@@ -8,11 +8,7 @@ use walrus_drivers::walrus_embedded::WalrusEmbedded;
 
 #[test]
 fn it_stores_and_reads_back_over_several_segments() {
-    for settings in [
-        "segment_entries = 700",
-        "segment_bytes = 100_000",
-        "disable_io_uring = true",
-    ] {
+    for settings in ["segment_entries = 700", "segment_bytes = 100_000", "disable_io_uring = true"] {
         let dir = tempfile::tempdir().unwrap();
         let mut setup = common::setup(dir.path(), &[]);
         setup.settings = settings.parse().unwrap();

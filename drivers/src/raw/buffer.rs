@@ -23,14 +23,8 @@ impl Buffer {
         let layout = Self::layout(capacity);
         // SAFETY: the layout has a size above 0.
         let memory = unsafe { alloc_zeroed(layout) };
-        let Some(memory) = NonNull::new(memory) else {
-            handle_alloc_error(layout)
-        };
-        Buffer {
-            memory,
-            capacity,
-            filled: 0,
-        }
+        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
+        Buffer { memory, capacity, filled: 0 }
     }
 
     fn layout(capacity: usize) -> Layout {
@@ -55,15 +49,8 @@ impl Buffer {
 
     /// What to hand to the kernel: the filled bytes, for `O_DIRECT` rounded up to whole blocks.
     pub(super) fn iovec(&self, whole_blocks: bool) -> libc::iovec {
-        let length = if whole_blocks {
-            self.filled.next_multiple_of(BLOCK_BYTES)
-        } else {
-            self.filled
-        };
-        libc::iovec {
-            iov_base: self.memory.as_ptr().cast(),
-            iov_len: length,
-        }
+        let length = if whole_blocks { self.filled.next_multiple_of(BLOCK_BYTES) } else { self.filled };
+        libc::iovec { iov_base: self.memory.as_ptr().cast(), iov_len: length }
     }
 
     pub(super) fn clear(&mut self) {

@@ -20,17 +20,8 @@ pub(super) struct LogFile {
 impl LogFile {
     pub(super) fn create(path: &Path, direct: bool) -> std::io::Result<LogFile> {
         let flags = if direct { libc::O_DIRECT } else { 0 };
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .custom_flags(flags)
-            .open(path)?;
-        Ok(LogFile {
-            file,
-            end: AtomicU64::new(0),
-            allocated: AtomicU64::new(0),
-        })
+        let file = OpenOptions::new().create(true).truncate(true).write(true).custom_flags(flags).open(path)?;
+        Ok(LogFile { file, end: AtomicU64::new(0), allocated: AtomicU64::new(0) })
     }
 
     pub(super) fn fd(&self) -> i32 {
@@ -52,9 +43,7 @@ impl LogFile {
     fn grow(&self, allocated: u64, wanted: u64) {
         let step = allocated.clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
         let end = wanted.max(allocated + step);
-        let won =
-            self.allocated
-                .compare_exchange(allocated, end, Ordering::Relaxed, Ordering::Relaxed);
+        let won = self.allocated.compare_exchange(allocated, end, Ordering::Relaxed, Ordering::Relaxed);
         if won.is_ok() {
             // SAFETY: plain system call on a descriptor that `self` keeps open.
             unsafe {

@@ -24,9 +24,7 @@ use self::files::LogFile;
 use self::writer::{Flush, Mode, Writer};
 use crate::process::io_error;
 use crate::settings::Settings;
-use crate::{
-    Ack, Consumer, Deployment, DriverError, Producer, Server, Session, Setup, System, Tier, Tools,
-};
+use crate::{Ack, Consumer, Deployment, DriverError, Producer, Server, Session, Setup, System, Tier, Tools};
 
 /// Most buffers that a writer thread puts into one write.
 const GROUP_BUFFERS_MAX: usize = 64;
@@ -55,13 +53,7 @@ pub fn combinations(tier: Tier) -> Vec<toml::Table> {
     all
 }
 
-fn combination(
-    writers: i64,
-    buffer_bytes: i64,
-    io: &str,
-    flush: &str,
-    direct: bool,
-) -> toml::Table {
+fn combination(writers: i64, buffer_bytes: i64, io: &str, flush: &str, direct: bool) -> toml::Table {
     let mut table = toml::Table::new();
     table.insert("writers".into(), writers.into());
     table.insert("buffer_bytes".into(), buffer_bytes.into());
@@ -107,22 +99,8 @@ struct Options {
 
 impl Options {
     fn read(setup: &Setup) -> Result<Options, DriverError> {
-        let settings = Settings::new(
-            setup,
-            &[
-                "writers",
-                "buffer_bytes",
-                "io",
-                "flush",
-                "direct",
-                "queue_depth",
-            ],
-        )?;
-        let default_flush = if setup.tier == Tier::Synced {
-            "dsync"
-        } else {
-            "none"
-        };
+        let settings = Settings::new(setup, &["writers", "buffer_bytes", "io", "flush", "direct", "queue_depth"])?;
+        let default_flush = if setup.tier == Tier::Synced { "dsync" } else { "none" };
         let flush = match settings.word("flush", default_flush, &["none", "dsync", "fdatasync"])? {
             "dsync" => Flush::Dsync,
             "fdatasync" => Flush::Fdatasync,
@@ -167,12 +145,7 @@ impl RawSession {
         let options = Options::read(setup)?;
         let producers = setup.producers.max(1) as usize;
         let files = (0..setup.topics.len().max(1))
-            .map(|index| {
-                LogFile::create(
-                    &setup.data_dir.join(format!("raw-{index}")),
-                    options.mode.direct,
-                )
-            })
+            .map(|index| LogFile::create(&setup.data_dir.join(format!("raw-{index}")), options.mode.direct))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| io_error("creating raw's files", source))?;
         let mut session = RawSession {
@@ -203,8 +176,7 @@ impl RawSession {
             let (queue, work) = channel();
             let senders = senders.clone();
             self.queues.push(queue);
-            self.threads
-                .push(std::thread::spawn(move || serve(writer, &work, &senders)));
+            self.threads.push(std::thread::spawn(move || serve(writer, &work, &senders)));
         }
         Ok(())
     }
@@ -235,16 +207,9 @@ impl Session for RawSession {
         let path = if self.queues.is_empty() {
             Path::Own(Box::new(self.writer()?))
         } else {
-            let taken = self.returns[id]
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            let from =
-                taken.ok_or_else(|| DriverError::System(format!("producer {id} runs already")))?;
-            Path::Shared {
-                to: self.queues[id % self.queues.len()].clone(),
-                from,
-            }
+            let taken = self.returns[id].lock().unwrap_or_else(PoisonError::into_inner).take();
+            let from = taken.ok_or_else(|| DriverError::System(format!("producer {id} runs already")))?;
+            Path::Shared { to: self.queues[id % self.queues.len()].clone(), from }
         };
         Ok(Box::new(RawProducer {
             id,
@@ -260,11 +225,7 @@ impl Session for RawSession {
         }))
     }
 
-    fn consumer(
-        &self,
-        _topic: usize,
-        _at_end: bool,
-    ) -> Result<Box<dyn Consumer + '_>, DriverError> {
+    fn consumer(&self, _topic: usize, _at_end: bool) -> Result<Box<dyn Consumer + '_>, DriverError> {
         Err(DriverError::Unavailable {
             cause: "raw writes bytes without any framing, so there is nothing to read back".into(),
             remedy: "leave it out of runs that read".into(),
@@ -302,10 +263,7 @@ fn serve(mut writer: Writer, work: &Receiver<Filled>, senders: &[Sender<Done>]) 
 /// How full buffers reach the device.
 enum Path {
     Own(Box<Writer>),
-    Shared {
-        to: Sender<Filled>,
-        from: Receiver<Done>,
-    },
+    Shared { to: Sender<Filled>, from: Receiver<Done> },
 }
 
 struct RawProducer {
@@ -328,10 +286,7 @@ impl RawProducer {
         if self.active.is_empty() {
             return Ok(());
         }
-        let fresh = self
-            .spare
-            .pop()
-            .unwrap_or_else(|| Buffer::new(self.buffer_bytes));
+        let fresh = self.spare.pop().unwrap_or_else(|| Buffer::new(self.buffer_bytes));
         let filled = Filled {
             buffer: std::mem::replace(&mut self.active, fresh),
             producer: self.id,
@@ -341,9 +296,7 @@ impl RawProducer {
         self.first_ticket = self.next_ticket;
         self.outstanding += 1;
         match &mut self.path {
-            Path::Own(writer) => writer
-                .submit(vec![filled])
-                .map_err(|source| io_error("writing a buffer", source)),
+            Path::Own(writer) => writer.submit(vec![filled]).map_err(|source| io_error("writing a buffer", source)),
             Path::Shared { to, .. } => to.send(filled).map_err(|_| writer_gone()),
         }
     }
@@ -351,9 +304,9 @@ impl RawProducer {
     /// Moves finished buffers to `done`, waiting up to `wait` for the first.
     fn collect(&mut self, wait: Duration) -> Result<(), DriverError> {
         match &mut self.path {
-            Path::Own(writer) => writer
-                .reap(!wait.is_zero(), &mut self.done)
-                .map_err(|source| io_error("writing a buffer", source)),
+            Path::Own(writer) => {
+                writer.reap(!wait.is_zero(), &mut self.done).map_err(|source| io_error("writing a buffer", source))
+            }
             Path::Shared { from, .. } => {
                 if self.outstanding > 0 && !wait.is_zero() {
                     match from.recv_timeout(wait) {
@@ -383,11 +336,7 @@ impl Producer for RawProducer {
             self.active.push(record);
         }
         self.next_ticket = ticket + 1;
-        if self.send_at_once {
-            self.submit()
-        } else {
-            Ok(())
-        }
+        if self.send_at_once { self.submit() } else { Ok(()) }
     }
 
     fn poll(&mut self, wait: Duration, acks: &mut Vec<Ack>) -> Result<(), DriverError> {
@@ -397,11 +346,7 @@ impl Producer for RawProducer {
         }
         self.collect(wait)?;
         for mut filled in self.done.drain(..) {
-            acks.push(Ack {
-                first_ticket: filled.first_ticket,
-                count: filled.count,
-                ok: true,
-            });
+            acks.push(Ack { first_ticket: filled.first_ticket, count: filled.count, ok: true });
             self.outstanding -= 1;
             filled.buffer.clear();
             if filled.buffer.capacity() >= self.buffer_bytes {

@@ -32,11 +32,7 @@ pub(super) struct Mode {
 
 impl Mode {
     fn write_flags(self) -> i32 {
-        if self.flush == Flush::Dsync {
-            libc::RWF_DSYNC
-        } else {
-            0
-        }
+        if self.flush == Flush::Dsync { libc::RWF_DSYNC } else { 0 }
     }
 }
 
@@ -50,23 +46,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(
-        files: Arc<Vec<LogFile>>,
-        mode: Mode,
-        producers: usize,
-    ) -> io::Result<Writer> {
-        let ring = if mode.uring {
-            Some(Ring::new(mode)?)
-        } else {
-            None
-        };
-        Ok(Writer {
-            files,
-            mode,
-            ring,
-            done: VecDeque::new(),
-            groups_of: vec![0; producers],
-        })
+    pub(super) fn new(files: Arc<Vec<LogFile>>, mode: Mode, producers: usize) -> io::Result<Writer> {
+        let ring = if mode.uring { Some(Ring::new(mode)?) } else { None };
+        Ok(Writer { files, mode, ring, done: VecDeque::new(), groups_of: vec![0; producers] })
     }
 
     /// Groups that were submitted and are not done.
@@ -77,10 +59,7 @@ impl Writer {
     /// Writes `group` (not empty), or starts to; waits while `depth` groups are under way.
     pub(super) fn submit(&mut self, group: Vec<Filled>) -> io::Result<()> {
         let file = self.next_file(group[0].producer);
-        let iovecs: Vec<libc::iovec> = group
-            .iter()
-            .map(|filled| filled.buffer.iovec(self.mode.direct))
-            .collect();
+        let iovecs: Vec<libc::iovec> = group.iter().map(|filled| filled.buffer.iovec(self.mode.direct)).collect();
         let length: usize = iovecs.iter().map(|iovec| iovec.iov_len).sum();
         let offset = self.files[file].reserve(length as u64);
         let fd = self.files[file].fd();
@@ -94,15 +73,7 @@ impl Writer {
                 while ring.in_flight >= ring.slots.len() {
                     ring.reap(true, &mut self.done)?;
                 }
-                ring.submit(
-                    fd,
-                    Pending {
-                        group,
-                        iovecs,
-                        length,
-                    },
-                    offset,
-                )
+                ring.submit(fd, Pending { group, iovecs, length }, offset)
             }
         }
     }
@@ -126,24 +97,10 @@ impl Writer {
     }
 }
 
-fn write_blocking(
-    fd: i32,
-    iovecs: &[libc::iovec],
-    length: usize,
-    offset: u64,
-    mode: Mode,
-) -> io::Result<()> {
+fn write_blocking(fd: i32, iovecs: &[libc::iovec], length: usize, offset: u64, mode: Mode) -> io::Result<()> {
     let count = libc::c_int::try_from(iovecs.len()).map_err(io::Error::other)?;
     // SAFETY: every iovec points into a buffer that the caller's group keeps alive over the call.
-    let written = unsafe {
-        libc::pwritev2(
-            fd,
-            iovecs.as_ptr(),
-            count,
-            offset.cast_signed(),
-            mode.write_flags(),
-        )
-    };
+    let written = unsafe { libc::pwritev2(fd, iovecs.as_ptr(), count, offset.cast_signed(), mode.write_flags()) };
     check_length(written, length)?;
     if mode.flush == Flush::Fdatasync {
         // SAFETY: plain system call on an open descriptor.
@@ -158,9 +115,7 @@ fn write_blocking(
 fn check_length(written: isize, wanted: usize) -> io::Result<()> {
     match usize::try_from(written) {
         Err(_) => Err(io::Error::last_os_error()),
-        Ok(written) if written < wanted => {
-            Err(io::Error::new(io::ErrorKind::WriteZero, "short write"))
-        }
+        Ok(written) if written < wanted => Err(io::Error::new(io::ErrorKind::WriteZero, "short write")),
         Ok(_) => Ok(()),
     }
 }
@@ -189,12 +144,7 @@ impl Ring {
     fn new(mode: Mode) -> io::Result<Ring> {
         let depth = mode.depth.max(1);
         let uring = IoUring::new((depth as u32 * 2).next_power_of_two())?;
-        Ok(Ring {
-            uring,
-            slots: (0..depth).map(|_| None).collect(),
-            in_flight: 0,
-            mode,
-        })
+        Ok(Ring { uring, slots: (0..depth).map(|_| None).collect(), in_flight: 0, mode })
     }
 
     /// Needs a free slot.
@@ -205,20 +155,12 @@ impl Ring {
             .position(Option::is_none)
             .expect("the caller waits until fewer groups than slots are under way");
         let linked = self.mode.flush == Flush::Fdatasync;
-        let write = opcode::Writev::new(
-            types::Fd(fd),
-            pending.iovecs.as_ptr(),
-            pending.iovecs.len() as u32,
-        )
-        .offset(offset)
-        .rw_flags(self.mode.write_flags())
-        .build()
-        .user_data(slot as u64)
-        .flags(if linked {
-            squeue::Flags::IO_LINK
-        } else {
-            squeue::Flags::empty()
-        });
+        let write = opcode::Writev::new(types::Fd(fd), pending.iovecs.as_ptr(), pending.iovecs.len() as u32)
+            .offset(offset)
+            .rw_flags(self.mode.write_flags())
+            .build()
+            .user_data(slot as u64)
+            .flags(if linked { squeue::Flags::IO_LINK } else { squeue::Flags::empty() });
         let flush = opcode::Fsync::new(types::Fd(fd))
             .flags(types::FsyncFlags::DATASYNC)
             .build()
@@ -245,9 +187,7 @@ impl Ring {
             let slot = (entry.user_data() & (FLUSH_TAG - 1)) as usize;
             let is_flush = entry.user_data() & FLUSH_TAG != 0;
             if !is_flush {
-                let wanted = self.slots[slot]
-                    .as_ref()
-                    .map_or(0, |pending| pending.length);
+                let wanted = self.slots[slot].as_ref().map_or(0, |pending| pending.length);
                 check_length(entry.result() as isize, wanted)?;
             }
             if is_flush == linked

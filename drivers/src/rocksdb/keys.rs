@@ -24,11 +24,7 @@ impl KeySpace {
             KeyForm::Binary => [(topic as u32).to_be_bytes(), producer.to_be_bytes()].concat(),
             KeyForm::Text => format!("{name}:{producer:04}:").into_bytes(),
         };
-        KeySpace {
-            form,
-            prefix_bytes: key.len(),
-            key,
-        }
+        KeySpace { form, prefix_bytes: key.len(), key }
     }
 
     /// The key of a record.

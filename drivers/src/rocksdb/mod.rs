@@ -18,13 +18,8 @@ use crate::{Deployment, DriverError, Server, Session, Setup, System, Tools};
 /// one fetch reads), `optimize_level_style_compaction` (memory budget for the function of that
 /// name), `wal_sync_interval_ms` (flush the write-ahead log in the background; 0: never),
 /// `text_keys` (`topic:producer:sequence` in decimal instead of binary).
-pub const OWN_SETTINGS: [&str; 5] = [
-    "batch_bytes",
-    "fetch_bytes",
-    "optimize_level_style_compaction",
-    "wal_sync_interval_ms",
-    "text_keys",
-];
+pub const OWN_SETTINGS: [&str; 5] =
+    ["batch_bytes", "fetch_bytes", "optimize_level_style_compaction", "wal_sync_interval_ms", "text_keys"];
 
 /// RocksDB in process.
 #[derive(Debug, Default)]

@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use walrus_engine::client::{
-    Client, ClientConfig, ClientError, PipelineConfig, Reader, ReaderConfig,
-};
+use walrus_engine::client::{Client, ClientConfig, ClientError, PipelineConfig, Reader, ReaderConfig};
 use walrus_engine::protocol::TopicSettings;
 use walrus_engine::types;
 
@@ -31,10 +29,8 @@ impl ClientSession {
     pub(crate) fn open(setup: &Setup) -> Result<ClientSession, DriverError> {
         let known: Vec<&str> = CLIENT_SETTINGS.into_iter().chain(["server"]).collect();
         let settings = Settings::new(setup, &known)?;
-        let endpoint = setup
-            .endpoint
-            .as_ref()
-            .ok_or_else(|| DriverError::System("the setup names no running server".into()))?;
+        let endpoint =
+            setup.endpoint.as_ref().ok_or_else(|| DriverError::System("the setup names no running server".into()))?;
         let tier = match setup.tier {
             Tier::Synced => types::Tier::Synced,
             Tier::PageCache | Tier::Memory => types::Tier::PageCache,
@@ -43,9 +39,7 @@ impl ClientSession {
         let form = if setup.one_in_flight {
             Form::OneInFlight
         } else if setup.variant.iter().any(|word| word == "append") {
-            Form::Append {
-                batch_bytes: append_bytes,
-            }
+            Form::Append { batch_bytes: append_bytes }
         } else {
             Form::Put
         };
@@ -56,10 +50,7 @@ impl ClientSession {
         Ok(ClientSession {
             config: ClientConfig::new(endpoint),
             topics: setup.topics.clone(),
-            topic_settings: TopicSettings {
-                tier: Some(tier),
-                ..TopicSettings::default()
-            },
+            topic_settings: TopicSettings { tier: Some(tier), ..TopicSettings::default() },
             form,
             pipeline,
             linger: Duration::from_micros(settings.number("linger_us", 0)?),
@@ -76,13 +67,8 @@ impl ClientSession {
         const FIELD: &str = "\"next_offset\":";
         let mut client = self.client()?;
         let state = client.state(topic).map_err(failed)?;
-        let digits = state
-            .find(FIELD)
-            .map(|at| state[at + FIELD.len()..].trim_start());
-        let end = |text: &str| {
-            text.find(|c: char| !c.is_ascii_digit())
-                .unwrap_or(text.len())
-        };
+        let digits = state.find(FIELD).map(|at| state[at + FIELD.len()..].trim_start());
+        let end = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         digits
             .and_then(|text| text[..end(text)].parse().ok())
             .ok_or_else(|| DriverError::System(format!("STATE {topic} names no next_offset")))
@@ -92,35 +78,19 @@ impl ClientSession {
 impl Session for ClientSession {
     fn create_topics(&self) -> Result<(), DriverError> {
         let mut client = self.client()?;
-        self.topics
-            .iter()
-            .try_for_each(|topic| client.register(topic, self.topic_settings))
-            .map_err(failed)
+        self.topics.iter().try_for_each(|topic| client.register(topic, self.topic_settings)).map_err(failed)
     }
 
     fn producer(&self, _id: u32) -> Result<Box<dyn Producer + '_>, DriverError> {
-        let producer = PipelineProducer::connect(
-            &self.config,
-            self.pipeline,
-            &self.topics,
-            self.form,
-            self.linger,
-        );
+        let producer = PipelineProducer::connect(&self.config, self.pipeline, &self.topics, self.form, self.linger);
         Ok(Box::new(producer.map_err(failed)?))
     }
 
     fn consumer(&self, topic: usize, at_end: bool) -> Result<Box<dyn Consumer + '_>, DriverError> {
         let topic = &self.topics[topic];
         let offset = if at_end { self.next_offset(topic)? } else { 0 };
-        let config = ReaderConfig {
-            offset,
-            max_bytes: self.fetch_bytes,
-            wait: FETCH_WAIT,
-            ..ReaderConfig::default()
-        };
-        Ok(Box::new(OffsetConsumer(
-            Reader::open(self.config.clone(), topic, config).map_err(failed)?,
-        )))
+        let config = ReaderConfig { offset, max_bytes: self.fetch_bytes, wait: FETCH_WAIT, ..ReaderConfig::default() };
+        Ok(Box::new(OffsetConsumer(Reader::open(self.config.clone(), topic, config).map_err(failed)?)))
     }
 }
 

@@ -19,12 +19,7 @@ use crate::{Deployment, DriverError, Server, Session, Setup, System, Tools};
 /// `max_write_bytes` (requests are collected up to this many bytes, then written), `linger_us`
 /// (the longest that a collected request waits for more), `append_bytes` (bytes of records in one
 /// `APPEND`), `fetch_bytes` (bytes that one `FETCH` asks for).
-pub const CLIENT_SETTINGS: [&str; 4] = [
-    "max_write_bytes",
-    "linger_us",
-    "append_bytes",
-    "fetch_bytes",
-];
+pub const CLIENT_SETTINGS: [&str; 4] = ["max_write_bytes", "linger_us", "append_bytes", "fetch_bytes"];
 
 /// The `walrus` broker.
 #[derive(Debug, Default)]
@@ -40,13 +35,9 @@ impl System for Walrus {
     }
 
     fn version(&self, tools: &Tools) -> String {
-        let output = tools
-            .walrus_bin
-            .as_ref()
-            .and_then(|binary| Command::new(binary).arg("--version").output().ok());
+        let output = tools.walrus_bin.as_ref().and_then(|binary| Command::new(binary).arg("--version").output().ok());
         let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-        text.filter(|text| !text.is_empty())
-            .unwrap_or_else(|| "unknown".to_owned())
+        text.filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned())
     }
 
     fn check(&self, tools: &Tools) -> Result<(), DriverError> {

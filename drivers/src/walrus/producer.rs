@@ -57,13 +57,7 @@ impl<'s> PipelineProducer<'s> {
         })
     }
 
-    fn collect(
-        &mut self,
-        topic: usize,
-        ticket: u64,
-        record: &[u8],
-        batch_bytes: usize,
-    ) -> Result<(), ClientError> {
+    fn collect(&mut self, topic: usize, ticket: u64, record: &[u8], batch_bytes: usize) -> Result<(), ClientError> {
         let batch = &mut self.batches[topic];
         if batch.is_empty() {
             self.waiting.push(topic);
@@ -78,8 +72,7 @@ impl<'s> PipelineProducer<'s> {
 
     fn push_batch(&mut self, topic: usize) -> Result<(), ClientError> {
         let batch = &mut self.batches[topic];
-        self.pipeline
-            .push_append(&self.topics[topic], batch.records())?;
+        self.pipeline.push_append(&self.topics[topic], batch.records())?;
         if let InFlight::Appends(requests) = &mut self.in_flight {
             requests.push_back(batch.take_tickets());
         }
@@ -115,18 +108,11 @@ impl Producer for PipelineProducer<'_> {
         let unsent_bytes = self.pipeline.unsent_bytes();
         match self.form {
             Form::OneInFlight => {
-                self.pipeline
-                    .push_put(&self.topics[topic], record)
-                    .map_err(failed)?;
+                self.pipeline.push_put(&self.topics[topic], record).map_err(failed)?;
                 return self.pipeline.flush().map_err(failed);
             }
-            Form::Put => self
-                .pipeline
-                .push_put(&self.topics[topic], record)
-                .map_err(failed)?,
-            Form::Append { batch_bytes } => self
-                .collect(topic, ticket, record, batch_bytes)
-                .map_err(failed)?,
+            Form::Put => self.pipeline.push_put(&self.topics[topic], record).map_err(failed)?,
+            Form::Append { batch_bytes } => self.collect(topic, ticket, record, batch_bytes).map_err(failed)?,
         }
         // Fewer bytes than before: a full write went out, and this record starts the next one.
         if self.collecting_since.is_none() || self.pipeline.unsent_bytes() < unsent_bytes {
@@ -143,9 +129,7 @@ impl Producer for PipelineProducer<'_> {
                 self.write_out().map_err(failed)?;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let wait = linger_left
-                .filter(|linger| !linger.is_zero())
-                .map_or(left, |linger| linger.min(left));
+            let wait = linger_left.filter(|linger| !linger.is_zero()).map_or(left, |linger| linger.min(left));
             let replies = self.receive(wait, acks).map_err(failed)?;
             if replies > 0 || wait == left {
                 return Ok(());
@@ -171,11 +155,7 @@ impl InFlight {
     fn settle(&mut self, requests: u64, ok: bool, acks: &mut Vec<Ack>) {
         match self {
             InFlight::Puts { next_ticket } => {
-                acks.push(Ack {
-                    first_ticket: *next_ticket,
-                    count: requests,
-                    ok,
-                });
+                acks.push(Ack { first_ticket: *next_ticket, count: requests, ok });
                 *next_ticket += requests;
             }
             InFlight::Appends(queue) => {

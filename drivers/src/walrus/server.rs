@@ -8,10 +8,7 @@ use crate::{DriverError, Setup, Tier, Tools};
 
 /// The binary, if it is there.
 pub(super) fn binary(tools: &Tools) -> Result<&Path, DriverError> {
-    let found = tools
-        .walrus_bin
-        .as_deref()
-        .filter(|binary| binary.is_file());
+    let found = tools.walrus_bin.as_deref().filter(|binary| binary.is_file());
     found.ok_or_else(|| DriverError::Unavailable {
         cause: "the walrus binary is missing".into(),
         remedy: "build it with `cargo build --release -p walrus-engine`".into(),

@@ -25,18 +25,9 @@ pub(super) struct Chain {
 }
 
 /// Recovers what an earlier session left, and opens one new segment a topic.
-pub(super) fn open(
-    store: &Store,
-    limits: Limits,
-    topics: usize,
-) -> Result<Vec<Chain>, DriverError> {
+pub(super) fn open(store: &Store, limits: Limits, topics: usize) -> Result<Vec<Chain>, DriverError> {
     let mut chains: Vec<Chain> = (0..topics as u64)
-        .map(|topic| Chain {
-            store: store.clone(),
-            topic_id: topic + 1,
-            limits,
-            segments: Mutex::default(),
-        })
+        .map(|topic| Chain { store: store.clone(), topic_id: topic + 1, limits, segments: Mutex::default() })
         .collect();
     for uid in store.list().map_err(failed)? {
         let Some(chain) = chains.get_mut(uid.topic_id as usize - 1) else {
@@ -44,9 +35,7 @@ pub(super) fn open(
         };
         let (segment, recovered) = store.recover(chain.spec(uid)).map_err(failed)?;
         if let Some(range) = recovered.damaged.first() {
-            return Err(DriverError::System(format!(
-                "segment {uid} is damaged at {range:?}"
-            )));
+            return Err(DriverError::System(format!("segment {uid} is damaged at {range:?}")));
         }
         chain.segments().push(segment);
     }
@@ -73,10 +62,7 @@ impl Chain {
 
     fn open_next(&self, segments: &mut Vec<Segment>) {
         let number = segments.last().map_or(0, |last| last.spec().uid.number) + 1;
-        segments.push(self.store.create(self.spec(SegmentUid {
-            topic_id: self.topic_id,
-            number,
-        })));
+        segments.push(self.store.create(self.spec(SegmentUid { topic_id: self.topic_id, number })));
     }
 
     /// The open segment and its position.

@@ -17,9 +17,7 @@ use walrus_engine::types;
 use self::chain::{Chain, Limits};
 use self::unpark::wait_watermark;
 use crate::settings::Settings;
-use crate::{
-    Ack, Consumer, Deployment, DriverError, Producer, Server, Session, Setup, System, Tier, Tools,
-};
+use crate::{Ack, Consumer, Deployment, DriverError, Producer, Server, Session, Setup, System, Tier, Tools};
 
 /// The segment store.
 #[derive(Debug, Default)]
@@ -52,14 +50,8 @@ impl System for WalrusEmbedded {
 }
 
 /// Settings of the profile; but for `fetch_bytes` they are the broker's own.
-const SETTINGS: [&str; 6] = [
-    "pool_bytes",
-    "flush_interval_ms",
-    "disable_io_uring",
-    "segment_entries",
-    "segment_bytes",
-    "fetch_bytes",
-];
+const SETTINGS: [&str; 6] =
+    ["pool_bytes", "flush_interval_ms", "disable_io_uring", "segment_entries", "segment_bytes", "fetch_bytes"];
 
 struct StoreSession {
     chains: Vec<Chain>,
@@ -115,12 +107,7 @@ impl Session for StoreSession {
     fn consumer(&self, topic: usize, at_end: bool) -> Result<Box<dyn Consumer + '_>, DriverError> {
         let chain = &self.chains[topic];
         let (position, index) = if at_end { chain.end() } else { (0, 0) };
-        Ok(Box::new(StoreConsumer {
-            chain,
-            position,
-            index,
-            fetch_bytes: self.fetch_bytes,
-        }))
+        Ok(Box::new(StoreConsumer { chain, position, index, fetch_bytes: self.fetch_bytes }))
     }
 }
 
@@ -153,31 +140,17 @@ impl StoreProducer<'_> {
             return;
         }
         let segment = self.writing[topic].1.clone();
-        self.waiting.push_back(Run {
-            segment,
-            topic,
-            first_index: index,
-            first_ticket: ticket,
-            count: 1,
-        });
+        self.waiting.push_back(Run { segment, topic, first_index: index, first_ticket: ticket, count: 1 });
     }
 
     /// Acknowledges, from the oldest on, what has passed its watermark.
     fn collect(&mut self, acks: &mut Vec<Ack>) {
         while let Some(run) = self.waiting.front_mut() {
-            let durable = run
-                .segment
-                .watermark()
-                .saturating_sub(run.first_index)
-                .min(run.count);
+            let durable = run.segment.watermark().saturating_sub(run.first_index).min(run.count);
             if durable == 0 {
                 return;
             }
-            acks.push(Ack {
-                first_ticket: run.first_ticket,
-                count: durable,
-                ok: true,
-            });
+            acks.push(Ack { first_ticket: run.first_ticket, count: durable, ok: true });
             run.first_index += durable;
             run.first_ticket += durable;
             run.count -= durable;
@@ -204,9 +177,7 @@ impl Producer for StoreProducer<'_> {
             }
         };
         if self.send_and_wait {
-            segment
-                .wait_watermark_blocking(appended.first_index + 1)
-                .map_err(failed)?;
+            segment.wait_watermark_blocking(appended.first_index + 1).map_err(failed)?;
         }
         self.remember(topic, segment_changed, appended.first_index, ticket);
         Ok(())
@@ -243,23 +214,17 @@ impl StoreConsumer<'_> {
     fn read(&mut self, sink: &mut dyn FnMut(&[u8])) -> Result<usize, DriverError> {
         loop {
             let segment = self.chain.segment(self.position);
-            let batches = segment
-                .read(self.index, u64::MAX, self.fetch_bytes)
-                .map_err(failed)?;
+            let batches = segment.read(self.index, u64::MAX, self.fetch_bytes).map_err(failed)?;
             let mut count = 0;
             for batch in &batches {
-                let records = Records::parse(&batch.records).map_err(|error| {
-                    DriverError::System(format!("segment {}: {error}", segment.spec().uid))
-                })?;
+                let records = Records::parse(&batch.records)
+                    .map_err(|error| DriverError::System(format!("segment {}: {error}", segment.spec().uid)))?;
                 let known = self.index.saturating_sub(batch.base_index) as usize;
                 records.iter().skip(known).for_each(&mut *sink);
                 count += batch.count as usize - known;
                 self.index = batch.base_index + batch.count;
             }
-            if count > 0
-                || !self.chain.has_after(self.position)
-                || self.index < segment.next_index()
-            {
+            if count > 0 || !self.chain.has_after(self.position) || self.index < segment.next_index() {
                 return Ok(count);
             }
             (self.position, self.index) = (self.position + 1, 0);

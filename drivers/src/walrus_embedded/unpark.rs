@@ -24,11 +24,7 @@ thread_local! {
 }
 
 /// Returns once the watermark has reached `index`, or after `timeout`.
-pub(super) fn wait_watermark(
-    segment: &Segment,
-    index: u64,
-    timeout: Duration,
-) -> Result<(), StoreError> {
+pub(super) fn wait_watermark(segment: &Segment, index: u64, timeout: Duration) -> Result<(), StoreError> {
     let deadline = Instant::now() + timeout;
     WAKER.with(|waker| {
         let mut context = Context::from_waker(waker);

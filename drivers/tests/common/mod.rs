@@ -44,18 +44,10 @@ pub fn produce(producer: &mut dyn Producer, id: u32, setup: &Setup) {
     let mut acks = Vec::new();
     let mut take = |producer: &mut dyn Producer, wait| {
         producer.poll(wait, &mut acks).unwrap();
-        for Ack {
-            first_ticket,
-            count,
-            ok,
-        } in acks.drain(..)
-        {
+        for Ack { first_ticket, count, ok } in acks.drain(..) {
             assert!(ok, "tickets from {first_ticket} were refused");
             for ticket in first_ticket..first_ticket + count {
-                assert!(
-                    !std::mem::replace(&mut acked[ticket as usize], true),
-                    "{ticket} acked twice"
-                );
+                assert!(!std::mem::replace(&mut acked[ticket as usize], true), "{ticket} acked twice");
                 left -= 1;
             }
         }
@@ -68,8 +60,7 @@ pub fn produce(producer: &mut dyn Producer, id: u32, setup: &Setup) {
         while take(producer, Duration::ZERO) > 0
             && wait_for_it
             && take(producer, Duration::from_millis(100)) > RECORDS_PER_PRODUCER - ticket - 1
-        {
-        }
+        {}
     }
     producer.flush().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -94,19 +85,13 @@ pub fn read_back(session: &dyn Session, setup: &Setup) {
     for topic in 0..setup.topics.len() {
         let mut consumer = session.consumer(topic, false).unwrap();
         let in_topic = |ticket: &u64| *ticket as usize % setup.topics.len() == topic;
-        let mut expected: Vec<_> = (0..setup.producers)
-            .map(|_| (0..RECORDS_PER_PRODUCER).filter(in_topic).peekable())
-            .collect();
+        let mut expected: Vec<_> =
+            (0..setup.producers).map(|_| (0..RECORDS_PER_PRODUCER).filter(in_topic).peekable()).collect();
         while expected.iter_mut().any(|tickets| tickets.peek().is_some()) {
             let count = consumer.fetch(Duration::from_secs(5), &mut |bytes| {
                 let producer = u32::from_le_bytes(bytes[..4].try_into().unwrap());
-                let ticket = expected[producer as usize]
-                    .next()
-                    .expect("one record too many");
-                assert!(
-                    bytes == record(producer, ticket),
-                    "producer {producer} ticket {ticket}"
-                );
+                let ticket = expected[producer as usize].next().expect("one record too many");
+                assert!(bytes == record(producer, ticket), "producer {producer} ticket {ticket}");
             });
             assert!(count.unwrap() > 0, "records are missing from topic {topic}");
         }
@@ -127,10 +112,7 @@ pub fn embedded_round_trip(system: &dyn System, setup: &Setup) {
 
 /// Write, kill the server, start it again, read.
 pub fn networked_round_trip(system: &dyn System, setup: &mut Setup) -> Box<dyn Server> {
-    let mut server = system
-        .start(setup)
-        .unwrap()
-        .expect("a networked system has a server");
+    let mut server = system.start(setup).unwrap().expect("a networked system has a server");
     setup.endpoint = Some(server.endpoint().to_owned());
     let session = system.open(setup).unwrap();
     produce_all(&*session, setup);
