@@ -32,7 +32,7 @@ fn main() {
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
     let own = ["words", "tier", "seconds", "topics", "producers", "window", "table", "dir"];
-    let mut settings = table(&name, &get("table", ""));
+    let mut settings = table(&name, &get("table", ""), &get("words", ""));
     for (key, value) in pairs.iter().filter(|(key, _)| !own.contains(&key.as_str())) {
         let parsed: toml::Table =
             format!("{key} = {value}").parse().unwrap_or_else(|_| format!("{key} = {value:?}").parse().unwrap());
@@ -83,14 +83,22 @@ fn raw_server(args: &[String]) {
     walrus_drivers::raw_server::run(&config).unwrap();
 }
 
-fn table(system: &str, name: &str) -> toml::Table {
+/// The profile's table `name`; tables in it that are named after a word of the variant are laid over it.
+fn table(system: &str, name: &str, words: &str) -> toml::Table {
     let path = format!("{}/profiles/{system}.toml", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut profile: toml::Table = text.parse().unwrap();
-    match profile.remove(name) {
-        Some(toml::Value::Table(table)) => table,
-        _ => toml::Table::new(),
+    let Some(toml::Value::Table(mut table)) = profile.remove(name) else {
+        return toml::Table::new();
+    };
+    for word in ["put", "append", "batch"] {
+        if let Some(toml::Value::Table(special)) = table.remove(word)
+            && words.split(',').any(|given| given == word)
+        {
+            table.extend(special);
+        }
     }
+    table
 }
 
 fn load(session: &dyn Session, setup: &Setup, duration: Duration) -> u64 {

@@ -94,6 +94,8 @@ impl Session for RocksSession {
     fn producer(&self, id: u32) -> Result<Box<dyn Producer + '_>, DriverError> {
         let mut write_options = WriteOptions::default();
         write_options.set_sync(self.sync);
+        // Keys of a batch rise within each topic, so the place of the last is near the next's.
+        write_options.set_memtable_insert_hint_per_batch(true);
         Ok(Box::new(RocksProducer {
             session: self,
             id,
