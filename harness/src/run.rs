@@ -273,7 +273,7 @@ impl Run<'_> {
             Event::Ready => {}
             _ => return Err(RunError::WorkerDied),
         }
-        let server_pid = server.map(|server| server.pid());
+        let server_pid = server.map(Server::pid);
         let meter = Meter::start(worker.pid(), server_pid, self.env.device.clone());
         worker.say("go")?;
         Ok(meter)

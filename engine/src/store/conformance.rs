@@ -270,7 +270,8 @@ fn damage_below_the_mark_is_reported_and_what_follows_stays(config: StoreConfig)
     segment_file(&store, segment.spec().uid).write_all_at(&[0xff; 80], second).unwrap();
     let (segment, recovered) = store.recover(spec(1, Tier::PageCache)).unwrap();
     assert_eq!(recovered.count, 30);
-    assert_eq!(recovered.damaged, Vec::from([10..20]));
+    assert_eq!(recovered.damaged.first(), Some(&(10..20)));
+    assert_eq!(recovered.damaged.len(), 1);
     assert!(matches!(segment.read(12, 1, 1), Err(StoreError::Corrupt { first_index: 12, end_index: 20, .. })));
     expect(&segment, 20..30);
     let before = segment.read(0, 100, 1 << 20).unwrap();
