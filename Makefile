@@ -32,9 +32,8 @@ setup: ## install what the benchmark needs beside Rust (or print the command to 
 build: ## the server and its command line client, in target/release (needs only Rust)
 	$(PLAIN) build --release
 
-test: ## all tests of the engine, the clients in docs/clients and, where Java is, the specification
+test: ## all tests of the engine and of the clients in docs/clients (needs only Rust)
 	$(PLAIN) test
-	@python3 scripts/tlc.py small --skip-without-java
 
 test-drivers: setup ## tests of the drivers and the harness, with a real Kafka and a real RocksDB
 	$(TUNED) test --release -p walrus-drivers --features kafka,rocksdb
