@@ -10,6 +10,7 @@ SYSTEMS ?=
 PROFILE ?= quick
 BENCH_DIR ?=
 OUT ?=
+WORKLOAD ?=
 
 # Only what the chosen systems need is compiled: RocksDB alone takes many minutes.
 comma := ,
@@ -40,7 +41,7 @@ test-drivers: setup ## tests of the drivers and the harness, with a real Kafka a
 	$(TUNED) test --release -p walrus-harness
 
 bench-all: setup harness ## measure, verify and chart everything: results/latest/index.html
-	$(HARNESS) run --profile $(PROFILE) --yes $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(BENCH_DIR),--bench-dir $(BENCH_DIR)) $(if $(OUT),--out $(OUT))
+	$(HARNESS) run --profile $(PROFILE) --yes $(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(BENCH_DIR),--bench-dir $(BENCH_DIR)) $(if $(OUT),--out $(OUT))
 
 bench-tune: setup harness ## search the best settings of every system on this machine
 	$(HARNESS) tune --yes $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(BENCH_DIR),--bench-dir $(BENCH_DIR))
