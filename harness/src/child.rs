@@ -132,7 +132,7 @@ impl Worker {
     pub fn quit(mut self) -> Result<(), RunError> {
         self.say("quit")?;
         self.stdin = None;
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while self.child.try_wait()?.is_none() {
             if Instant::now() > deadline || check_stop().is_err() {
                 return self.kill();

@@ -27,6 +27,7 @@ const EXIT_USAGE: i32 = 2;
 /// Interrupted, as shells count it.
 const EXIT_INTERRUPTED: i32 = 130;
 
+#[allow(clippy::doc_markdown, reason = "the text is the help page")]
 /// Runs the same workload on Walrus, Kafka and RocksDB, proves what was stored, and draws it.
 #[derive(Debug, Parser)]
 #[command(name = "harness", version)]

@@ -139,6 +139,14 @@ impl SummaryRow {
         matches!(self.system.as_str(), "raw" | "null")
     }
 
+    /// Adds a word to `marks`.
+    pub fn add_mark(&mut self, mark: &str) {
+        if !self.marks.is_empty() {
+            self.marks.push(' ');
+        }
+        self.marks.push_str(mark);
+    }
+
     /// Does `marks` hold this word (the part before `=`)?
     pub fn has_mark(&self, word: &str) -> bool {
         self.marks.split(' ').any(|mark| mark.split('=').next() == Some(word))

@@ -87,7 +87,7 @@ impl Habits {
             "null" => (0.2, 4e9, 0.0),
             "raw" => (0.3, 1.3e9, 1.0),
             "walrus" | "walrus-embedded" => (0.5, 900e6, 1.1),
-            "kafka" | "kafka-java" => (7.0, 250e6, 1.1),
+            "kafka" | "kafka-java" => (6.0, 250e6, 1.1),
             "rocksdb" if is_vanilla => (0.5, 60e6, 1.7),
             "rocksdb" => (0.5, 200e6, 1.7),
             _ => (0.5, 180e6, 1.2),

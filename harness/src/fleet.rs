@@ -16,7 +16,7 @@ const KEPT_MAX: usize = 2;
 /// Three windows of the warm-up must agree within this share.
 const AGREE: f64 = 0.05;
 /// How long a worker may take to open or to remove topics.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// How long servers are warmed.
 #[derive(Debug, Clone, Copy)]
@@ -121,10 +121,11 @@ impl Fleet {
         while !matches!(worker.hear(PATIENCE, "it opened the system")?, Event::Ready) {}
         let started = Instant::now();
         worker.say("go")?;
+        let window = Duration::from_secs_f64(self.warm_up.window_s);
         let mut samples = vec![(0, 0)];
         while let Event::Sample { t_ms, records, .. } = worker.hear(PATIENCE, "it warmed the server")? {
             samples.push((t_ms, records));
-            if is_steady(&samples, self.warm_up.window_s) {
+            if is_steady(&samples, window) {
                 break;
             }
         }
@@ -136,8 +137,8 @@ impl Fleet {
 }
 
 /// Do the last three windows of these (ms, records) samples agree?
-fn is_steady(samples: &[(u64, u64)], window_s: f64) -> bool {
-    let window_ms = (window_s * 1000.0) as u64;
+fn is_steady(samples: &[(u64, u64)], window: Duration) -> bool {
+    let window_ms = window.as_millis() as u64;
     let Some(&(end_ms, _)) = samples.last() else { return false };
     let Some(start_ms) = end_ms.checked_sub(3 * window_ms) else { return false };
     let records_at = |ms: u64| {
@@ -188,9 +189,9 @@ mod tests {
             });
             std::iter::once((0, 0)).chain(tail.collect::<Vec<_>>()).collect()
         };
-        assert!(is_steady(&samples(&[10, 50, 100, 100, 102]), 0.5));
-        assert!(!is_steady(&samples(&[10, 50, 100, 110, 121]), 0.5));
-        assert!(!is_steady(&samples(&[100, 100]), 0.5));
-        assert!(!is_steady(&samples(&[0, 0, 0, 0]), 0.5));
+        assert!(is_steady(&samples(&[10, 50, 100, 100, 102]), Duration::from_millis(500)));
+        assert!(!is_steady(&samples(&[10, 50, 100, 110, 121]), Duration::from_millis(500)));
+        assert!(!is_steady(&samples(&[100, 100]), Duration::from_millis(500)));
+        assert!(!is_steady(&samples(&[0, 0, 0, 0]), Duration::from_millis(500)));
     }
 }

@@ -12,9 +12,9 @@ use crate::proc;
 /// Below this much unwritten data the device counts as quiet.
 const QUIET_BYTES: u64 = 64 << 20;
 /// So long the device may take to get quiet.
-const QUIET_TIMEOUT: Duration = Duration::from_secs(60);
+const QUIET_TIMEOUT: Duration = Duration::from_mins(1);
 /// Part of the throttling point that a burst uses: systems write more than the payload.
-const BURST_SHARE: f64 = 0.7;
+const BURST_SHARE_PCT: u64 = 70;
 
 /// When the kernel starts to slow writers down, from `/proc/sys/vm/dirty_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -48,7 +48,7 @@ impl Throttle {
 
     /// Payload of a burst: safely below the throttling point, at most `max` bytes, whole 16 MiB.
     pub fn burst_bytes(self, max: u64) -> u64 {
-        let safe = (self.point_bytes as f64 * BURST_SHARE) as u64;
+        let safe = self.point_bytes / 100 * BURST_SHARE_PCT;
         (safe.min(max) >> 24 << 24).max(16 << 20)
     }
 }

@@ -99,16 +99,17 @@ impl Reading {
     /// Fills the cost columns of a row whose records and bytes are known.
     pub fn fill(&self, row: &mut SummaryRow, cores: u32) {
         let millions = row.records_acked as f64 / 1e6;
-        let per_million = |cpu: Duration| (millions > 0.0).then(|| cpu.as_secs_f64() / millions);
-        row.cpu_s_per_million_client = per_million(self.client_cpu);
-        row.cpu_s_per_million_server = self.server_cpu.and_then(per_million);
+        if millions > 0.0 {
+            row.cpu_s_per_million_client = Some(self.client_cpu.as_secs_f64() / millions);
+            row.cpu_s_per_million_server = self.server_cpu.map(|cpu| cpu.as_secs_f64() / millions);
+        }
         row.disk_bytes_per_payload_byte =
             (row.payload_bytes_total > 0).then(|| self.written_bytes as f64 / row.payload_bytes_total as f64);
         row.peak_rss_mb = Some(self.rss_peak_bytes as f64 / 1e6);
         row.device_flushes = self.device_flushes;
         row.steal_pct = Some(self.steal_pct);
         if self.is_client_bound(cores) {
-            row.marks = format!("{} client-bound", row.marks).trim().to_owned();
+            row.add_mark("client-bound");
         }
     }
 

@@ -38,7 +38,7 @@ fn of_block<'r>(rows: &'r [SummaryRow], ids: &HashSet<String>) -> Vec<&'r Summar
 }
 
 /// `ceiling_pct` of the rows of one block.
-pub fn fill_ceilings(rows: &mut [SummaryRow], ids: &HashSet<String>) {
+pub(crate) fn fill_ceilings(rows: &mut [SummaryRow], ids: &HashSet<String>) {
     for deployment in [Deployment::Embedded, Deployment::Networked] {
         let raw: Vec<f64> = of_block(rows, ids)
             .iter()
@@ -56,7 +56,7 @@ pub fn fill_ceilings(rows: &mut [SummaryRow], ids: &HashSet<String>) {
 }
 
 /// Why the block's figures are not to be trusted, if so.
-pub fn noise(rows: &[SummaryRow], ids: &HashSet<String>) -> Option<String> {
+pub(crate) fn noise(rows: &[SummaryRow], ids: &HashSet<String>) -> Option<String> {
     let block = of_block(rows, ids);
     let raw = block.iter().filter(|row| row.system == "raw" && row.deployment == Deployment::Embedded);
     let rates: Vec<f64> = raw.map(|row| row.records_per_s).filter(|rate| *rate > 0.0).collect();
@@ -71,9 +71,9 @@ pub fn noise(rows: &[SummaryRow], ids: &HashSet<String>) -> Option<String> {
 }
 
 /// Adds a word to the marks of all rows of a block.
-pub fn mark(rows: &mut [SummaryRow], ids: &HashSet<String>, word: &str) {
+pub(crate) fn mark(rows: &mut [SummaryRow], ids: &HashSet<String>, word: &str) {
     for row in rows.iter_mut().filter(|row| ids.contains(&row.run_id) && !row.has_mark(word)) {
-        row.marks = format!("{} {word}", row.marks).trim().to_owned();
+        row.add_mark(word);
     }
 }
 

@@ -27,7 +27,7 @@ use crate::wire::{Drained, Event, Job, Load, Spec};
 use crate::workload::{Case, Kind};
 
 /// A worker that says nothing for so long is stuck.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A cold read with more of its files still in the page cache is not cold.
 const CACHED_PCT_MAX: f64 = 5.0;
@@ -211,7 +211,7 @@ impl Run<'_> {
     /// A server that somebody else runs: it is not ours to kill, and not ours to litter.
     fn measure_external(mut self, outcome: &mut Outcome) -> Result<(), RunError> {
         self.kill = false;
-        outcome.summary.marks = join_marks(&outcome.summary.marks, "external");
+        outcome.summary.add_mark("external");
         let measured = self.measure(&mut None, outcome);
         fleet::remove_topics(self.system, &self.setup)?;
         measured
@@ -251,7 +251,7 @@ impl Run<'_> {
             }
             // Embedded: it holds the data. Networked: a client whose server is gone has no manners.
             worker.kill()?;
-            outcome.summary.marks = join_marks(&outcome.summary.marks, "killed");
+            outcome.summary.add_mark("killed");
         } else {
             settle_s = settle(&mut worker)?;
             reading = meter.read();
@@ -283,7 +283,7 @@ impl Run<'_> {
     fn prove(&self, claims: Vec<Claim>) -> Result<(Proof, f64), RunError> {
         let spec = self.spec(Job::Verify { claims, threads: self.env.cores });
         let mut worker = Worker::spawn(&spec, None)?;
-        let patience = PATIENCE + Duration::from_secs(600);
+        let patience = PATIENCE + Duration::from_mins(10);
         let Event::Verified { proof, .. } = worker.hear(patience, "it read everything back")? else {
             return Err(RunError::WorkerDied);
         };
@@ -295,7 +295,7 @@ impl Run<'_> {
     fn read(&self, server: &mut MaybeServer, records: u64, outcome: &mut Outcome) -> Result<(), RunError> {
         if self.task.case.kind == Kind::ReadCold {
             let left_pct = machine::drop_cache(&self.setup.data_dir)?;
-            outcome.summary.marks = join_marks(&outcome.summary.marks, &format!("cached_pct={left_pct:.1}"));
+            outcome.summary.add_mark(&format!("cached_pct={left_pct:.1}"));
             if left_pct > CACHED_PCT_MAX {
                 return Err(RunError::System(format!("{left_pct:.0} % of the files stayed in the page cache")));
             }
@@ -332,13 +332,13 @@ impl Run<'_> {
         row.peak_records_per_s = peak(&outcome.throughput);
         reading.fill(row, self.env.cores);
         if task.load.payload_bytes.is_some_and(|bytes| drained.bytes < bytes / 100 * 95) {
-            row.marks = join_marks(&row.marks, "time-limit");
+            row.add_mark("time-limit");
         }
         if drained.refused > 0 {
-            row.marks = join_marks(&row.marks, &format!("refused={}", drained.refused));
+            row.add_mark(&format!("refused={}", drained.refused));
         }
         if let Some(late) = latency::at(&drained.lateness_us, 99.0) {
-            row.marks = join_marks(&row.marks, &format!("late_p99_us={late:.0}"));
+            row.add_mark(&format!("late_p99_us={late:.0}"));
         }
         if task.case.tier == Tier::Synced {
             self.require_flushes(row);
@@ -361,7 +361,7 @@ impl Run<'_> {
     fn require_flushes(&self, row: &mut SummaryRow) {
         let Some(flushes) = row.device_flushes else { return };
         let per_1000 = flushes as f64 * 1000.0 / row.records_acked.max(1) as f64;
-        row.marks = join_marks(&row.marks, &format!("flushes_per_1000={per_1000:.2}"));
+        row.add_mark(&format!("flushes_per_1000={per_1000:.2}"));
         if flushes == 0 && row.error.is_empty() && self.task.row.system != "null" {
             row.error = "the device saw no flush, so nothing was synced".into();
         }
@@ -395,7 +395,7 @@ fn watch(
             Event::Drained(drained) => {
                 curve.push(ThroughputRow {
                     run_id: run_id.to_owned(),
-                    t_ms: (drained.duration_s * 1000.0).ceil() as u64,
+                    t_ms: Duration::from_secs_f64(drained.duration_s).as_millis() as u64 + 1,
                     records_acked: drained.records,
                     bytes_acked: drained.bytes,
                     dirty_bytes: crate::proc::dirty_bytes(),
@@ -448,7 +448,7 @@ fn peak(curve: &[ThroughputRow]) -> Option<f64> {
 fn judge(row: &mut SummaryRow, proof: &Proof) {
     row.duplicates = proof.duplicates;
     if proof.unacked_stored > 0 {
-        row.marks = join_marks(&row.marks, &format!("unacked-stored={}", proof.unacked_stored));
+        row.add_mark(&format!("unacked-stored={}", proof.unacked_stored));
     }
     match proof.verdict() {
         Ok(()) => row.verified = true,
@@ -457,10 +457,6 @@ fn judge(row: &mut SummaryRow, proof: &Proof) {
         }
         Err(why) => row.error = why,
     }
-}
-
-fn join_marks(marks: &str, mark: &str) -> String {
-    if marks.is_empty() { mark.to_owned() } else { format!("{marks} {mark}") }
 }
 
 /// The row before anything was measured; it stays like this if the system cannot run.

@@ -9,6 +9,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use walrus_drivers::Deployment;
@@ -48,7 +49,7 @@ impl<'a> Session<'a> {
     /// Goes on in `out` if it holds results already.
     pub fn open(env: &'a Env, plan: &'a Plan, out: &Path) -> Result<Session<'a>, SessionError> {
         let rows: Vec<SummaryRow> = csv::read(&out.join(csv::SUMMARY_FILE))?;
-        let progress = ProgressBar::new((estimate::of_plan(plan).seconds * 10.0) as u64);
+        let progress = ProgressBar::new(ticks(estimate::of_plan(plan).seconds));
         // Cannot fail: the template is a constant.
         let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {eta} left  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -117,18 +118,21 @@ impl<'a> Session<'a> {
             Deployment::Embedded => "e",
             Deployment::Networked => "n",
         };
-        let mut run_id = format!("{}.{}.{}-{deployment}", block.workload, block.case.key(), row.system);
-        for part in [row.variant.as_str(), place] {
-            if !part.is_empty() {
-                run_id.push_str(&format!(".{part}"));
-            }
-        }
-        run_id.push_str(&format!(".r{repeat}"));
+        let mut parts = vec![
+            block.workload.clone(),
+            block.case.key(),
+            format!("{}-{deployment}", row.system),
+            row.variant.clone(),
+            place.to_owned(),
+            format!("r{repeat}"),
+        ];
         let mut marks = Vec::new();
         if attempt > 0 {
-            run_id.push_str(&format!(".try{}", attempt + 1));
+            parts.push(format!("try{}", attempt + 1));
             marks.push(format!("rerun={attempt}"));
         }
+        parts.retain(|part| !part.is_empty());
+        let run_id = parts.join(".");
         Task {
             run_id,
             workload: block.workload.clone(),
@@ -152,7 +156,7 @@ impl<'a> Session<'a> {
             self.keep(outcome)?;
         }
         self.done_s += estimate::of_row(self.plan, block, &task.row).seconds;
-        self.progress.set_position((self.done_s * 10.0) as u64);
+        self.progress.set_position(ticks(self.done_s));
         Ok(())
     }
 
@@ -172,6 +176,11 @@ impl<'a> Session<'a> {
             self.progress.println(line);
         }
     }
+}
+
+/// Steps of the progress bar.
+fn ticks(seconds: f64) -> u64 {
+    Duration::from_secs_f64(seconds).as_millis() as u64
 }
 
 /// One line about a finished run.

@@ -88,19 +88,16 @@ pub struct Case {
 impl Case {
     /// Short and unique within its workload; part of the run id.
     pub fn key(&self) -> String {
-        let mut key = format!("p{}-t{}-b{}", self.producers, self.topics, self.record_bytes.max);
-        match self.kind {
-            Kind::ReadCold => key.push_str("-cold"),
-            Kind::ReadWarm => key.push_str("-warm"),
-            Kind::Tail => key.push_str("-tail"),
-            _ => {}
-        }
-        match self.rate_per_s {
-            Some(rate) => key.push_str(&format!("-{rate}ps")),
-            None if self.window_bytes.is_none() => key.push_str("-one"),
-            None => {}
-        }
-        key
+        let kind = match self.kind {
+            Kind::ReadCold => "cold".to_owned(),
+            Kind::ReadWarm => "warm".to_owned(),
+            Kind::Tail => "tail".to_owned(),
+            _ => String::new(),
+        };
+        let one = if self.window_bytes.is_none() { "one" } else { "" };
+        let load = self.rate_per_s.map_or_else(|| one.to_owned(), |rate| format!("{rate}ps"));
+        let size = format!("p{}-t{}-b{}", self.producers, self.topics, self.record_bytes.max);
+        [size, kind, load].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
     }
 
     /// Cases with the same key share their best `raw`: tier, and whether it is one in flight.

@@ -74,7 +74,9 @@ pub(super) fn verify(
     })?;
     drop(found);
     let mut sum = Proof::default();
-    all.iter().for_each(|proof| sum.add(&proof));
+    for proof in all {
+        sum.add(&proof);
+    }
     Ok(sum)
 }
 
