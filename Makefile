@@ -22,7 +22,7 @@ TUNED  = RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$(NATIVE) cargo
 HARNESS = $(NATIVE)/release/harness
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-drivers bench-all bench-tune bench-micro harness lint clean tlc tlc-small tlc-deep tlc-mutants
+.PHONY: help setup build test test-drivers test-harness bench-all bench-tune bench-micro harness lint clean tlc tlc-small tlc-deep tlc-mutants
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -36,8 +36,10 @@ build: ## the server and its command line client, in target/release (needs only 
 test: ## all tests of the engine and of the clients in docs/clients (needs only Rust)
 	$(PLAIN) test
 
-test-drivers: setup ## tests of the drivers and the harness, with a real Kafka and a real RocksDB
+test-drivers: setup ## tests of the drivers, with a real Kafka and a real RocksDB
 	$(TUNED) test --release -p walrus-drivers --features kafka,rocksdb
+
+test-harness: setup ## tests of the harness
 	$(TUNED) test --release -p walrus-harness
 
 bench-all: setup harness ## measure, verify and chart everything: results/latest/index.html
