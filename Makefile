@@ -36,7 +36,8 @@ build: ## the server and its command line client, in target/release (needs only 
 test: ## all tests of the engine and of the clients in docs/clients (needs only Rust)
 	$(PLAIN) test
 
-test-drivers: setup ## tests of the drivers, with a real Kafka and a real RocksDB
+test-drivers: setup build ## tests of the drivers, with a real Kafka and a real RocksDB
+	@mkdir -p $(NATIVE)/release && cp $(TARGET)/release/walrus $(NATIVE)/release/walrus
 	$(TUNED) test --release -p walrus-drivers --features kafka,rocksdb
 
 test-harness: setup ## tests of the harness
