@@ -22,7 +22,7 @@ TUNED  = RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$(NATIVE) cargo
 HARNESS = $(NATIVE)/release/harness
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-drivers test-harness bench-all bench-tune bench-micro harness lint clean tlc tlc-small tlc-deep tlc-mutants
+.PHONY: help setup build test test-tla test-drivers test-harness bench-all bench-tune bench-micro harness lint clean tlc tlc-small tlc-deep tlc-mutants
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -33,8 +33,15 @@ setup: ## install what the benchmark needs beside Rust (or print the command to 
 build: ## the server and its command line client, in target/release (needs only Rust)
 	$(PLAIN) build --release
 
-test: ## all tests of the engine and of the clients in docs/clients (needs only Rust)
+# The specification is checked where Python and Java are; TLC_REQUIRED=1 makes their absence an error.
+test: ## all tests of the engine and of the clients in docs/clients (needs only Rust); the specification, where Java is
 	$(PLAIN) test
+	@if [ -n "$(TLC_REQUIRED)" ] || python3 -c 'import tomllib' 2> /dev/null; then $(MAKE) --no-print-directory test-tla; \
+	else echo "SKIPPED: the TLA+ specifications are not checked: there is no Python 3.11 here"; fi
+
+test-tla:
+	cd scripts && python3 -m unittest -q test_tlc
+	python3 scripts/tlc.py small $(if $(TLC_REQUIRED),,--skip-if-missing)
 
 test-drivers: setup build ## tests of the drivers, with a real Kafka and a real RocksDB
 	@mkdir -p $(NATIVE)/release && cp $(TARGET)/release/walrus $(NATIVE)/release/walrus
@@ -64,7 +71,7 @@ lint: ## formatting and clippy, warnings are errors
 tlc: ## check the TLA+ specification, all configurations
 	python3 scripts/tlc.py run
 
-tlc-small: ## the small configuration, within a minute
+tlc-small: ## the small configurations, within a minute
 	python3 scripts/tlc.py small
 
 tlc-deep: ## larger bounds, by simulation
