@@ -16,7 +16,7 @@ use crate::log::reader::{self, Read};
 use crate::log::topic::Topic;
 use crate::log::topics::{self, Topics};
 use crate::metadata::Metadata;
-use crate::metadata::state::{Placement, Replica};
+use crate::peer::Peers;
 use crate::protocol::{Request, SeekTo, command::DEFAULT_FETCH_BYTES};
 use crate::server::buffers::Buffers;
 use crate::status;
@@ -31,6 +31,8 @@ pub struct Broker {
     pub store: Store,
     /// Topics, chains, cursors.
     pub metadata: Metadata,
+    /// Connections to other nodes.
+    pub peers: Peers,
     /// Topics by name.
     pub topics: Topics,
     /// Commits reader positions.
@@ -64,6 +66,7 @@ impl Broker {
         Broker {
             config,
             store,
+            peers: Peers::new(metadata.clone()),
             metadata,
             topics: Topics::default(),
             committer: Committer::default(),
@@ -85,13 +88,6 @@ impl Broker {
             // An error means that the broker is gone, which is a stop as well.
             let _ = stop.wait_for(|stop| *stop).await;
         }
-    }
-
-    /// Who holds the next segment of a topic that wants `replicas` copies: on one node, that one.
-    pub fn placement(&self, _replicas: u32) -> Placement {
-        let node_id = self.config.node_id;
-        let replica = Replica { node_id, disk_id: self.disk_id() };
-        Placement { leader: node_id, replicas: vec![replica], write_quorum: 1 }
     }
 
     /// Disk id of the data directory, in hexadecimal.

@@ -66,7 +66,8 @@ impl From<StoreError> for Refusal {
 impl From<MetadataError> for Refusal {
     fn from(error: MetadataError) -> Self {
         let code = match &error {
-            MetadataError::Stopped => ErrorCode::NotReady,
+            MetadataError::Stopped | MetadataError::NoLeader | MetadataError::TooFewNodes { .. } => ErrorCode::NotReady,
+            MetadataError::Unknown => ErrorCode::Timeout,
             MetadataError::Full => ErrorCode::DiskFull,
             _ => ErrorCode::Internal,
         };

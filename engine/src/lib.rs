@@ -7,11 +7,13 @@
 //! ```
 pub mod broker;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod error;
 pub mod log;
 pub mod metadata;
 pub mod node;
+pub mod peer;
 pub mod protocol;
 pub mod server;
 pub mod status;

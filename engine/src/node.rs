@@ -17,6 +17,7 @@ use crate::error::Refusal;
 use crate::log::{cursor, retention, startup};
 use crate::metadata::state::{Command, NodeInfo};
 use crate::metadata::{Metadata, MetadataError};
+use crate::peer::PeerListener;
 use crate::server;
 use crate::store::{Store, StoreError};
 
@@ -68,7 +69,10 @@ impl Node {
             TcpListener::bind(&address).await.map_err(|error| NodeError::Listen { address: address.clone(), error })?;
         let local = listener.local_addr().map_err(|error| NodeError::Listen { address, error })?;
         let opened = tokio::task::spawn_blocking(move || open(config, local)).await;
-        let broker = Arc::new(opened.unwrap_or(Err(NodeError::Aborted))?);
+        let (broker, data_connections) = opened.unwrap_or(Err(NodeError::Aborted))?;
+        let broker = Arc::new(broker);
+        // Replication will take them; nobody opens any yet.
+        drop(data_connections);
         let tasks = vec![
             tokio::spawn(server::run(listener, Arc::clone(&broker))),
             tokio::spawn(cursor::Committer::run(Arc::clone(&broker))),
@@ -100,18 +104,20 @@ impl Node {
     }
 }
 
-fn open(config: Config, client_address: SocketAddr) -> Result<Broker, NodeError> {
+fn open(config: Config, client_address: SocketAddr) -> Result<(Broker, PeerListener), NodeError> {
     let store = Store::open(config.store_config())?;
-    let metadata = Metadata::open(&config.data_dir.join("metadata"))?;
+    let metadata = Metadata::open(&config.data_dir.join("metadata"), config.node_id)?;
     let broker = Broker::new(config, store, metadata);
     let info = NodeInfo {
+        generation: 0,
         disk_id: broker.disk_id(),
+        run_id: broker.metadata.run_id(),
         peer_address: broker.config.peer_address(),
         client_address: client_address.to_string(),
     };
     broker.metadata.propose_blocking(Command::RegisterNode { node_id: broker.config.node_id, info })?;
     startup::recover(&broker).map_err(NodeError::Recovery)?;
-    Ok(broker)
+    Ok((broker, PeerListener::closed()))
 }
 
 /// Runs a node until SIGTERM or SIGINT (Ctrl-C).

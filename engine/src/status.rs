@@ -121,39 +121,15 @@ pub fn topics(broker: &Broker) -> Vec<u8> {
     Value::from(rows).to_string().into_bytes()
 }
 
-/// `METRICS`: the form in which openraft's metrics serialise, for a cluster of one, and ours.
+/// `METRICS`: openraft's metrics as they serialise, and ours.
 pub fn metrics(broker: &Broker) -> Vec<u8> {
-    let id = broker.config.node_id;
-    let (applied, topics, segments, losses) = broker.metadata.view(|state| {
+    let (topics, segments, losses) = broker.metadata.view(|state| {
         let segments: usize = state.topics.values().map(|info| info.segments.len()).sum();
         let losses: u64 = state.topics.values().map(|info| info.losses).sum();
-        (state.applied, state.topics.len(), segments, losses)
+        (state.topics.len(), segments, losses)
     });
-    let leader = json!({ "term": 1, "node_id": id });
-    let log_id = json!({ "leader_id": leader, "index": applied });
-    let membership = json!({
-        "log_id": { "leader_id": leader, "index": 0 },
-        "membership": {
-            "configs": [[id]],
-            "nodes": { id.to_string(): { "addr": broker.config.peer_address() } },
-        },
-    });
-    let value = json!({
-        "running_state": { "Ok": null },
-        "id": id,
-        "current_term": 1,
-        "vote": { "leader_id": leader, "committed": true },
-        "last_log_index": applied,
-        "last_applied": log_id,
-        "snapshot": null,
-        "purged": null,
-        "state": "Leader",
-        "current_leader": id,
-        "millis_since_quorum_ack": 0,
-        "membership_config": membership,
-        "replication": { id.to_string(): log_id },
-        "walrus": ours(broker, topics, segments, losses),
-    });
+    let mut value = broker.metadata.raft_metrics_json();
+    value["walrus"] = ours(broker, topics, segments, losses);
     value.to_string().into_bytes()
 }
 

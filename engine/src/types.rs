@@ -44,7 +44,7 @@ impl FromStr for Tier {
 /// stale bytes of another file are never taken for this segment's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SegmentUid {
-    /// Log index of the topic's creation; never reused.
+    /// Number of the metadata command that created the topic; never reused.
     pub topic_id: u64,
     /// Position of the segment in its topic's chain, from 1.
     pub number: u64,

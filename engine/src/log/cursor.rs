@@ -180,7 +180,7 @@ pub async fn seek(broker: &Broker, topic: &Topic, group: &str, offset: u64) -> R
     let cursor = topic.cursors.get(group)?;
     let mut position = cursor.position.lock().await;
     let generation = position.at.generation;
-    let command = Command::Seek { topic_id: topic.id, group: group.to_owned(), generation, offset };
+    let command = Command::Seek { segment: topic.last_at(), group: group.to_owned(), generation, offset };
     if broker.metadata.propose(command).await? == Outcome::Stale {
         return Err(Refusal::unknown_topic(&topic.name));
     }

@@ -103,6 +103,7 @@ mod tests {
             base_offset: (number - 1) * 10,
             epoch: number,
             leader: 1,
+            leader_run: 1,
             replicas: Vec::new(),
             write_quorum: 1,
             phase,

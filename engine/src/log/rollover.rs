@@ -7,7 +7,7 @@ use super::cursor;
 use super::topic::{Link, Topic, Writing, spec};
 use crate::broker::{Broker, now_ms};
 use crate::error::Refusal;
-use crate::metadata::state::{Closing, Command, Outcome, SegmentAt};
+use crate::metadata::state::{Closing, Command, Outcome, Placement, SegmentAt};
 use crate::protocol::ErrorCode;
 use crate::store::{Segment, SegmentSpec, StoreError};
 
@@ -85,7 +85,7 @@ async fn close_and_open(
         count,
         bytes: segment.size_bytes(),
         possible_loss: false,
-        next: broker.placement(topic.config.replicas),
+        next: Placement::default(),
         cursors: moves.iter().map(|taken| taken.position.clone()).collect(),
     };
     let outcome = broker.metadata.propose(Command::SealAndOpen { closings: vec![closing], at_ms: now_ms() }).await?;

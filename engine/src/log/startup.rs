@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use super::topic::spec;
 use crate::broker::{Broker, now_ms};
 use crate::error::Refusal;
-use crate::metadata::state::{Closing, Command, Phase, SegmentAt, State, TopicInfo};
+use crate::metadata::state::{Closing, Command, Phase, Placement, SegmentAt, State, TopicInfo};
 use crate::protocol::ErrorCode;
 use crate::store::SegmentSpec;
 use crate::types::SegmentUid;
@@ -22,9 +22,8 @@ const RECOVERY_THREADS: usize = 16;
 /// Brings store and metadata into step and fills `broker.topics`. Blocks.
 pub fn recover(broker: &Broker) -> Result<(), Refusal> {
     fence(broker)?;
-    let left_open = broker.metadata.view(|state| {
-        unsealed(state).map(|(info, at)| (recovery_spec(info), at, info.config.replicas)).collect::<Vec<_>>()
-    });
+    let left_open =
+        broker.metadata.view(|state| unsealed(state).map(|(info, at)| (recovery_spec(info), at)).collect::<Vec<_>>());
     for some in left_open.chunks(LIST_MAX) {
         let closings = close_all(broker, some)?;
         broker.metadata.propose_blocking(Command::SealAndOpen { closings, at_ms: now_ms() })?;
@@ -37,7 +36,7 @@ pub fn recover(broker: &Broker) -> Result<(), Refusal> {
 fn fence(broker: &Broker) -> Result<(), Refusal> {
     let segments: Vec<SegmentAt> = broker.metadata.view(|state| unsealed(state).map(|(_, at)| at).collect());
     for some in segments.chunks(LIST_MAX) {
-        let command = Command::BeginSeal { segments: some.to_vec(), recoverer: broker.config.node_id };
+        let command = Command::BeginSeal { segments: some.to_vec(), recoverers: Vec::new() };
         broker.metadata.propose_blocking(command)?;
     }
     Ok(())
@@ -57,17 +56,13 @@ fn recovery_spec(info: &TopicInfo) -> SegmentSpec {
 
 /// Recovers on several threads: each waits for a flush most of the time, and the device takes
 /// many of them together.
-fn close_all(broker: &Broker, open: &[(SegmentSpec, SegmentAt, u32)]) -> Result<Vec<Closing>, Refusal> {
+fn close_all(broker: &Broker, open: &[(SegmentSpec, SegmentAt)]) -> Result<Vec<Closing>, Refusal> {
     let share = open.len().div_ceil(RECOVERY_THREADS).max(1);
     std::thread::scope(|scope| {
         let threads: Vec<_> = open
             .chunks(share)
             .map(|some| {
-                scope.spawn(|| {
-                    some.iter()
-                        .map(|(spec, at, replicas)| close(broker, *spec, *at, *replicas))
-                        .collect::<Result<Vec<_>, _>>()
-                })
+                scope.spawn(|| some.iter().map(|(spec, at)| close(broker, *spec, *at)).collect::<Result<Vec<_>, _>>())
             })
             .collect();
         let mut closings = Vec::with_capacity(open.len());
@@ -79,7 +74,7 @@ fn close_all(broker: &Broker, open: &[(SegmentSpec, SegmentAt, u32)]) -> Result<
     })
 }
 
-fn close(broker: &Broker, spec: SegmentSpec, at: SegmentAt, replicas: u32) -> Result<Closing, Refusal> {
+fn close(broker: &Broker, spec: SegmentSpec, at: SegmentAt) -> Result<Closing, Refusal> {
     let (segment, recovered) = broker.store.recover(spec)?;
     if recovered.possible_loss {
         tracing::warn!(segment = %spec.uid, records = recovered.count, "the machine restarted: acknowledged records past the end may be lost");
@@ -99,7 +94,7 @@ fn close(broker: &Broker, spec: SegmentSpec, at: SegmentAt, replicas: u32) -> Re
         count: recovered.count,
         bytes: segment.size_bytes(),
         possible_loss: recovered.possible_loss,
-        next: broker.placement(replicas),
+        next: Placement::default(),
         cursors: Vec::new(),
     })
 }

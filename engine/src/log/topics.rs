@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::topic::{Topic, Writing, spec};
 use crate::broker::{Broker, now_ms};
 use crate::error::Refusal;
-use crate::metadata::state::{Command, Outcome, TopicConfig, TopicInfo};
+use crate::metadata::state::{Command, Outcome, Placement, TopicConfig, TopicInfo};
 use crate::protocol::{ErrorCode, TopicSettings};
 use crate::store::Store;
 
@@ -59,7 +59,7 @@ pub async fn register(broker: &Broker, name: &str, settings: TopicSettings) -> R
         retention_bytes: settings.retention_bytes,
         retention_ms: settings.retention_ms,
     };
-    let placement = broker.placement(config.replicas);
+    let placement = Placement::default();
     let command = Command::CreateTopic { name: name.to_owned(), config, placement, at_ms: now_ms() };
     let outcome = broker.metadata.propose(command).await?;
     // Also if someone else was first: their REGISTER may not have come this far yet.

@@ -186,7 +186,7 @@ fn decode_group(bytes: &[u8]) -> Option<Group<'_>> {
 /// Applies what follows the snapshot and returns where the next group goes.
 fn replay(bytes: &[u8], state: &mut State, path: &Path) -> Result<u64, MetadataError> {
     let mut at = DATA_START as usize;
-    let snapshot_index = state.applied;
+    let snapshot_index = state.commands;
     let mut next_index = None;
     while let Some(group) = decode_group(&bytes[at.min(bytes.len())..]) {
         // After a restart of the file, old groups follow the new ones: their indices go back.
@@ -199,25 +199,25 @@ fn replay(bytes: &[u8], state: &mut State, path: &Path) -> Result<u64, MetadataE
         }
         at += GROUP_HEADER + group.body.len();
     }
-    if let Some(index) = find_later_group(&bytes[at.min(bytes.len())..], state.applied) {
+    if let Some(index) = find_later_group(&bytes[at.min(bytes.len())..], state.commands) {
         return Err(MetadataError::corrupt(
             path,
-            &format!("the group after command {} is damaged, but command {index} is there", state.applied),
+            &format!("the group after command {} is damaged, but command {index} is there", state.commands),
         ));
     }
     // Only groups that the snapshot holds: the file was about to be started again.
-    let fresh = state.applied == snapshot_index;
+    let fresh = state.commands == snapshot_index;
     Ok(if fresh { DATA_START } else { at as u64 })
 }
 
 fn apply_group(group: &Group<'_>, state: &mut State, path: &Path) -> Result<(), MetadataError> {
     let commands: Vec<Command> =
         serde_json::from_slice(group.body).map_err(|error| MetadataError::corrupt(path, &error.to_string()))?;
-    if group.first_index != state.applied + 1 || commands.len() != group.count as usize {
+    if group.first_index != state.commands + 1 || commands.len() != group.count as usize {
         return Err(MetadataError::corrupt(path, "commands are missing"));
     }
-    for (index, command) in (group.first_index..).zip(&commands) {
-        state.apply(index, command);
+    for command in &commands {
+        state.apply(command);
     }
     Ok(())
 }

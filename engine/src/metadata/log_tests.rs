@@ -5,7 +5,13 @@ fn register(node_id: u64) -> Command {
     let text = format!("node {node_id} {}", "x".repeat(100));
     Command::RegisterNode {
         node_id,
-        info: NodeInfo { disk_id: text.clone(), peer_address: text.clone(), client_address: text },
+        info: NodeInfo {
+            generation: 0,
+            disk_id: text.clone(),
+            run_id: 1,
+            peer_address: text.clone(),
+            client_address: text,
+        },
     }
 }
 
@@ -14,7 +20,7 @@ fn append(log: &mut MetadataLog, state: &mut State, from: u64, to: u64) {
     for index in from..to {
         let command = register(index);
         log.append(index, &[&command]).expect("there is space");
-        state.apply(index, &command);
+        state.apply(&command);
     }
 }
 

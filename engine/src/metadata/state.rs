@@ -33,11 +33,26 @@ pub struct TopicConfig {
     pub retention_ms: Option<u64>,
 }
 
+/// One run of one node's process. A process draws its run id when it starts, so what an earlier
+/// run led or was recovering does not belong to a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Run {
+    /// Node id; 0 while nobody is chosen.
+    pub node_id: u64,
+    /// Random id of the run.
+    pub run_id: u64,
+}
+
 /// A node as the cluster knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
+    /// How often this node id came with an empty directory before. Its Raft id is
+    /// `generation * 65536 + node id`.
+    pub generation: u64,
     /// Disk id of its data directory, in hexadecimal.
     pub disk_id: String,
+    /// Run id of its last start.
+    pub run_id: u64,
     /// `host:port` for other nodes.
     pub peer_address: String,
     /// `host:port` for clients.
@@ -62,6 +77,8 @@ pub enum Phase {
     Sealing {
         /// Node that recovers it.
         recoverer: u64,
+        /// Run of that node which may do so.
+        recoverer_run: u64,
     },
     /// Ends for ever after `count` records.
     Sealed {
@@ -85,6 +102,8 @@ pub struct SegmentInfo {
     pub epoch: u64,
     /// The one node that appends.
     pub leader: u64,
+    /// The one run of that node which may do so.
+    pub leader_run: u64,
     /// The copies, leader included.
     pub replicas: Vec<Replica>,
     /// Copies that must store a record before it is acknowledged.
@@ -109,7 +128,7 @@ pub struct CursorInfo {
 /// A topic: its settings, its chain, its cursors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicInfo {
-    /// Log index of its creation; never reused.
+    /// Number of the command that created it; never reused.
     pub id: u64,
     /// Settings.
     pub config: TopicConfig,
@@ -143,11 +162,14 @@ pub struct SegmentAt {
     pub epoch: u64,
 }
 
-/// Who will hold a segment that is about to be opened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Who will hold a segment that is about to be opened. Proposers leave it empty
+/// (`Placement::default()`): the Raft leader knows who is alive and fills it in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Placement {
     /// The node that appends.
     pub leader: u64,
+    /// The run of that node.
+    pub leader_run: u64,
     /// The copies, leader included.
     pub replicas: Vec<Replica>,
     /// Copies needed for an acknowledgement.
@@ -193,12 +215,20 @@ pub struct CursorCommit {
 /// nothing, the others count.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// A node joins or comes back.
+    /// A node joins or comes back: a known one with its generation and its disk, an unknown or
+    /// empty one with the next generation.
     RegisterNode {
         /// Node id.
         node_id: u64,
-        /// Its addresses and disk.
+        /// Its addresses, disk and run.
         info: NodeInfo,
+    },
+    /// A node leaves for good, if it still has this generation and no segment names it.
+    LeaveNode {
+        /// Node id.
+        node_id: u64,
+        /// Generation that the caller means.
+        generation: u64,
     },
     /// Creates a topic with segment 1 open, unless the name is taken.
     CreateTopic {
@@ -222,8 +252,8 @@ pub enum Command {
     BeginSeal {
         /// The segments.
         segments: Vec<SegmentAt>,
-        /// Who recovers them.
-        recoverer: u64,
+        /// Who recovers each of them. Proposers leave it empty, the Raft leader fills it in.
+        recoverers: Vec<Run>,
     },
     /// Closes N at its count and opens N+1 at epoch+1 in one step.
     SealAndOpen {
@@ -231,6 +261,15 @@ pub enum Command {
         closings: Vec<Closing>,
         /// Milliseconds since 1970.
         at_ms: u64,
+    },
+    /// Changes the copies of a sealed segment (repair).
+    SetReplicas {
+        /// The segment.
+        uid: SegmentUid,
+        /// The copies that the caller knows.
+        from: Vec<Replica>,
+        /// The copies that there are now: each holds everything, verified and flushed.
+        to: Vec<Replica>,
     },
     /// Forgets sealed segments that end at or below an offset.
     Trim {
@@ -244,10 +283,11 @@ pub enum Command {
         /// Topics with moves.
         commits: Vec<CursorCommit>,
     },
-    /// Sets a cursor anywhere and starts a new generation.
+    /// Sets a cursor anywhere and starts a new generation. Only the leader of the open segment
+    /// proposes it.
     Seek {
-        /// Topic id.
-        topic_id: u64,
+        /// The open segment of the topic.
+        segment: SegmentAt,
         /// Group.
         group: String,
         /// Generation that the caller knows.
@@ -258,7 +298,7 @@ pub enum Command {
 }
 
 /// What became of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It was applied as asked (lists: item by item, `true` for applied).
     Applied(Vec<bool>),
@@ -273,10 +313,12 @@ pub enum Outcome {
 /// The whole metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct State {
-    /// Log index of the last command applied.
-    pub applied: u64,
+    /// Commands applied so far. The number of the command that creates a topic is its id.
+    pub commands: u64,
     /// Nodes by id.
     pub nodes: BTreeMap<u64, NodeInfo>,
+    /// Newest generation of every node id that was ever registered, also of those that left.
+    generations: BTreeMap<u64, u64>,
     /// Topics by name.
     pub topics: BTreeMap<String, TopicInfo>,
     /// Name by topic id.
@@ -284,31 +326,47 @@ pub struct State {
 }
 
 impl State {
-    /// Applies the command at log index `index`, which must follow `self.applied`.
-    pub fn apply(&mut self, index: u64, command: &Command) -> Outcome {
-        assert_eq!(index, self.applied + 1, "commands are applied in order, each once");
-        self.applied = index;
+    /// Applies the next command.
+    pub fn apply(&mut self, command: &Command) -> Outcome {
+        self.commands += 1;
         match command {
-            Command::RegisterNode { node_id, info } => {
-                self.nodes.insert(*node_id, info.clone());
-                Outcome::Applied(vec![true])
-            }
+            Command::RegisterNode { node_id, info } => self.register_node(*node_id, info),
+            Command::LeaveNode { node_id, generation } => self.leave_node(*node_id, *generation),
             Command::CreateTopic { name, config, placement, at_ms } => {
-                self.create_topic(index, name, config, placement, *at_ms)
+                self.create_topic(name, config, placement, *at_ms)
             }
             Command::DeleteTopic { name, id } => self.delete_topic(name, *id),
-            Command::BeginSeal { segments, recoverer } => {
-                Outcome::Applied(segments.iter().map(|at| self.begin_seal(*at, *recoverer)).collect())
+            Command::BeginSeal { segments, recoverers } => {
+                let recoverer = |index: usize| recoverers.get(index).copied().unwrap_or_default();
+                let seal = |(index, at): (usize, &SegmentAt)| self.begin_seal(*at, recoverer(index));
+                Outcome::Applied(segments.iter().enumerate().map(seal).collect())
             }
             Command::SealAndOpen { closings, at_ms } => {
                 Outcome::Applied(closings.iter().map(|closing| self.seal_and_open(closing, *at_ms)).collect())
             }
+            Command::SetReplicas { uid, from, to } => self.set_replicas(*uid, from, to),
             Command::Trim { topic_id, upto } => self.trim(*topic_id, *upto),
             Command::CommitCursors { commits } => {
                 Outcome::Applied(commits.iter().map(|commit| self.commit_cursors(commit)).collect())
             }
-            Command::Seek { topic_id, group, generation, offset } => self.seek(*topic_id, group, *generation, *offset),
+            Command::Seek { segment, group, generation, offset } => self.seek(*segment, group, *generation, *offset),
         }
+    }
+
+    /// The generation with which a node is to register: its own if it comes with the disk that is
+    /// known, the next one otherwise.
+    pub fn generation_for(&self, node_id: u64, disk_id: &str) -> u64 {
+        match (self.nodes.get(&node_id), self.generations.get(&node_id)) {
+            (Some(known), _) if known.disk_id == disk_id => known.generation,
+            (_, Some(newest)) => newest + 1,
+            (_, None) => 0,
+        }
+    }
+
+    /// Does the replica set of any segment name this node?
+    pub fn holds_segments(&self, node_id: u64) -> bool {
+        let mut segments = self.topics.values().flat_map(|topic| &topic.segments);
+        segments.any(|segment| segment.replicas.iter().any(|replica| replica.node_id == node_id))
     }
 
     /// The topic with this id, and its name.
@@ -328,27 +386,39 @@ impl State {
         (last.number == at.uid.number && last.epoch == at.epoch).then_some(topic)
     }
 
-    fn create_topic(
-        &mut self,
-        index: u64,
-        name: &str,
-        config: &TopicConfig,
-        placement: &Placement,
-        at_ms: u64,
-    ) -> Outcome {
+    fn register_node(&mut self, node_id: u64, info: &NodeInfo) -> Outcome {
+        if info.generation != self.generation_for(node_id, &info.disk_id) {
+            return Outcome::Stale;
+        }
+        self.generations.insert(node_id, info.generation);
+        self.nodes.insert(node_id, info.clone());
+        Outcome::Applied(vec![true])
+    }
+
+    fn leave_node(&mut self, node_id: u64, generation: u64) -> Outcome {
+        let known = self.nodes.get(&node_id).is_some_and(|info| info.generation == generation);
+        if !known || self.holds_segments(node_id) {
+            return Outcome::Stale;
+        }
+        self.nodes.remove(&node_id);
+        Outcome::Applied(vec![true])
+    }
+
+    fn create_topic(&mut self, name: &str, config: &TopicConfig, placement: &Placement, at_ms: u64) -> Outcome {
         if let Some(topic) = self.topics.get(name) {
             return Outcome::Exists(topic.id);
         }
+        let id = self.commands;
         let topic = TopicInfo {
-            id: index,
+            id,
             config: config.clone(),
             segments: vec![open_segment(1, 0, 1, placement, at_ms)],
             cursors: BTreeMap::new(),
             losses: 0,
         };
         self.topics.insert(name.to_owned(), topic);
-        self.names.insert(index, name.to_owned());
-        Outcome::Created(index)
+        self.names.insert(id, name.to_owned());
+        Outcome::Created(id)
     }
 
     fn delete_topic(&mut self, name: &str, id: u64) -> Outcome {
@@ -360,17 +430,19 @@ impl State {
         Outcome::Applied(vec![true])
     }
 
-    fn begin_seal(&mut self, at: SegmentAt, recoverer: u64) -> bool {
+    fn begin_seal(&mut self, at: SegmentAt, recoverer: Run) -> bool {
         let Some(topic) = self.last_at(at) else { return false };
         let Some(last) = topic.segments.last_mut() else { return false };
         last.epoch += 1;
-        last.phase = Phase::Sealing { recoverer };
+        last.phase = Phase::Sealing { recoverer: recoverer.node_id, recoverer_run: recoverer.run_id };
         true
     }
 
     fn seal_and_open(&mut self, closing: &Closing, at_ms: u64) -> bool {
         let Some(topic) = self.last_at(closing.segment) else { return false };
         let Some(mut last) = topic.segments.pop() else { return false };
+        // Who recovers a segment knows nothing of its readers.
+        let by_leader = last.phase == Phase::Open;
         let next =
             open_segment(last.number + 1, last.base_offset + closing.count, last.epoch + 1, &closing.next, at_ms);
         if closing.count > 0 {
@@ -381,8 +453,22 @@ impl State {
         topic.losses += u64::from(closing.possible_loss);
         let tail = next.base_offset;
         topic.segments.push(next);
-        move_cursors(topic, &closing.cursors, tail);
+        if by_leader {
+            move_cursors(topic, &closing.cursors, tail);
+        }
         true
+    }
+
+    fn set_replicas(&mut self, uid: SegmentUid, from: &[Replica], to: &[Replica]) -> Outcome {
+        let Some(topic) = self.topic_by_id_mut(uid.topic_id) else { return Outcome::Stale };
+        let segment = topic.segments.iter_mut().find(|segment| segment.number == uid.number);
+        match segment {
+            Some(segment) if matches!(segment.phase, Phase::Sealed { .. }) && segment.replicas == from => {
+                segment.replicas = to.to_vec();
+                Outcome::Applied(vec![true])
+            }
+            _ => Outcome::Stale,
+        }
     }
 
     fn trim(&mut self, topic_id: u64, upto: u64) -> Outcome {
@@ -408,10 +494,10 @@ impl State {
         true
     }
 
-    fn seek(&mut self, topic_id: u64, group: &str, generation: u64, offset: u64) -> Outcome {
-        let Some(topic) = self.topic_by_id_mut(topic_id) else { return Outcome::Stale };
+    fn seek(&mut self, segment: SegmentAt, group: &str, generation: u64, offset: u64) -> Outcome {
+        let Some(topic) = self.last_at(segment) else { return Outcome::Stale };
         let current = topic.cursors.get(group).copied().unwrap_or_default();
-        if current.generation != generation {
+        if topic.last().phase != Phase::Open || current.generation != generation {
             return Outcome::Stale;
         }
         topic.cursors.insert(group.to_owned(), CursorInfo { offset, generation: generation + 1 });
@@ -425,6 +511,7 @@ fn open_segment(number: u64, base_offset: u64, epoch: u64, placement: &Placement
         base_offset,
         epoch,
         leader: placement.leader,
+        leader_run: placement.leader_run,
         replicas: placement.replicas.clone(),
         write_quorum: placement.write_quorum,
         phase: Phase::Open,

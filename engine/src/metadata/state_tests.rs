@@ -14,7 +14,7 @@ fn config() -> TopicConfig {
 }
 
 fn placement() -> Placement {
-    Placement { leader: 1, replicas: vec![Replica { node_id: 1, disk_id: "d".into() }], write_quorum: 1 }
+    Placement { leader: 1, leader_run: 7, replicas: vec![Replica { node_id: 1, disk_id: "d".into() }], write_quorum: 1 }
 }
 
 fn create(name: &str) -> Command {
@@ -37,7 +37,7 @@ fn move_to(segment: SegmentAt, offset: u64, generation: u64) -> Command {
 
 fn run(commands: &[Command]) -> (State, Vec<Outcome>) {
     let mut state = State::default();
-    let outcomes = (1..).zip(commands).map(|(index, command)| state.apply(index, command)).collect();
+    let outcomes = commands.iter().map(|command| state.apply(command)).collect();
     (state, outcomes)
 }
 
@@ -60,7 +60,7 @@ fn an_empty_segment_leaves_the_chain_and_its_number_is_not_used_again() {
 
 #[test]
 fn a_fence_makes_every_older_epoch_stale() {
-    let fence = Command::BeginSeal { segments: vec![at(1, 1, 1)], recoverer: 2 };
+    let fence = Command::BeginSeal { segments: vec![at(1, 1, 1)], recoverers: Vec::new() };
     let (state, outcomes) = run(&[create("t"), fence, seal(at(1, 1, 1), 10), seal(at(1, 1, 2), 9)]);
     assert_eq!(outcomes[2], Outcome::Applied(vec![false]));
     assert_eq!(outcomes[3], Outcome::Applied(vec![true]));
@@ -89,7 +89,7 @@ fn a_name_belongs_to_one_topic_at_a_time_and_an_id_to_one_for_ever() {
 
 #[test]
 fn cursors_only_advance_within_a_generation_and_a_seek_begins_a_new_one() {
-    let seek = |generation| Command::Seek { topic_id: 1, group: "g".into(), generation, offset: 2 };
+    let seek = |generation| Command::Seek { segment: at(1, 1, 1), group: "g".into(), generation, offset: 2 };
     let open = at(1, 1, 1);
     let (state, outcomes) = run(&[
         create("t"),
@@ -106,11 +106,96 @@ fn cursors_only_advance_within_a_generation_and_a_seek_begins_a_new_one() {
 
 #[test]
 fn cursors_move_only_through_the_open_segment_at_its_epoch() {
-    let fence = Command::BeginSeal { segments: vec![at(1, 1, 1)], recoverer: 1 };
+    let fence = Command::BeginSeal { segments: vec![at(1, 1, 1)], recoverers: Vec::new() };
     let (state, outcomes) = run(&[create("t"), move_to(at(1, 1, 7), 8, 0), fence, move_to(at(1, 1, 2), 8, 0)]);
     assert_eq!(outcomes[1], Outcome::Applied(vec![false]));
     assert_eq!(outcomes[3], Outcome::Applied(vec![false]));
     assert!(state.topics["t"].cursors.is_empty());
+}
+
+#[test]
+fn a_recoverer_sets_no_cursors() {
+    let moves = vec![CursorMove { group: "g".into(), cursor: CursorInfo { offset: 3, generation: 0 } }];
+    let closing = |epoch| Closing {
+        segment: at(1, 1, epoch),
+        count: 10,
+        bytes: 100,
+        possible_loss: false,
+        next: placement(),
+        cursors: moves.clone(),
+    };
+    let seal = |epoch| Command::SealAndOpen { closings: vec![closing(epoch)], at_ms: 6 };
+    let fence = Command::BeginSeal { segments: vec![at(1, 1, 1)], recoverers: Vec::new() };
+    assert_eq!(run(&[create("t"), seal(1)]).0.topics["t"].cursors["g"].offset, 3);
+    assert!(run(&[create("t"), fence, seal(2)]).0.topics["t"].cursors.is_empty());
+}
+
+#[test]
+fn an_opening_and_a_recovery_name_the_run() {
+    let recoverer = Run { node_id: 2, run_id: 9 };
+    let fence = Command::BeginSeal { segments: vec![at(1, 1, 1)], recoverers: vec![recoverer] };
+    let (state, _) = run(&[create("t"), fence]);
+    assert_eq!(state.topics["t"].last().leader_run, 7);
+    assert_eq!(state.topics["t"].last().phase, Phase::Sealing { recoverer: 2, recoverer_run: 9 });
+}
+
+#[test]
+fn only_the_copies_of_a_sealed_segment_change_and_only_from_what_the_caller_knows() {
+    let (from, to) = (placement().replicas, vec![Replica { node_id: 2, disk_id: "e".into() }]);
+    let change = |number, from: &[Replica]| Command::SetReplicas {
+        uid: SegmentUid { topic_id: 1, number },
+        from: from.to_vec(),
+        to: to.clone(),
+    };
+    let (state, outcomes) = run(&[
+        create("t"),
+        seal(at(1, 1, 1), 10),
+        change(2, &from),
+        change(1, &to),
+        change(1, &from),
+        change(1, &from),
+    ]);
+    assert_eq!(outcomes[2..], [Outcome::Stale, Outcome::Stale, Outcome::Applied(vec![true]), Outcome::Stale]);
+    assert_eq!(state.topics["t"].segments[0].replicas, to);
+    assert_eq!(state.topics["t"].segments[1].replicas, from);
+}
+
+fn register(node_id: u64, generation: u64, disk_id: &str) -> Command {
+    let info = NodeInfo {
+        generation,
+        disk_id: disk_id.into(),
+        run_id: 1,
+        peer_address: "p".into(),
+        client_address: "c".into(),
+    };
+    Command::RegisterNode { node_id, info }
+}
+
+#[test]
+fn a_node_with_another_disk_needs_the_next_generation_and_no_generation_comes_back() {
+    let leave = Command::LeaveNode { node_id: 2, generation: 1 };
+    let (state, outcomes) = run(&[
+        register(2, 0, "d"),
+        register(2, 0, "d"),
+        register(2, 0, "e"),
+        register(2, 1, "e"),
+        register(2, 0, "d"),
+        leave.clone(),
+        register(2, 1, "e"),
+        leave,
+        register(2, 2, "e"),
+    ]);
+    let applied: Vec<bool> = outcomes.iter().map(|outcome| *outcome == Outcome::Applied(vec![true])).collect();
+    assert_eq!(applied, [true, true, false, true, false, true, false, false, true]);
+    assert_eq!(state.nodes[&2].generation, 2);
+}
+
+#[test]
+fn a_node_stays_while_a_segment_names_it() {
+    let leave = Command::LeaveNode { node_id: 1, generation: 0 };
+    let delete = Command::DeleteTopic { name: "t".into(), id: 2 };
+    let (_, outcomes) = run(&[register(1, 0, "d"), create("t"), leave.clone(), delete, leave]);
+    assert_eq!((&outcomes[2], &outcomes[4]), (&Outcome::Stale, &Outcome::Applied(vec![true])));
 }
 
 #[test]
@@ -131,11 +216,12 @@ fn any_command() -> impl Strategy<Value = Command> {
         "[ab]".prop_map(|name| create(&name)),
         ("[ab]", 1..8u64).prop_map(|(name, id)| Command::DeleteTopic { name, id }),
         (segment.clone(), 0..12u64).prop_map(|(segment, count)| seal(segment, count)),
-        segment.clone().prop_map(|segment| Command::BeginSeal { segments: vec![segment], recoverer: 1 }),
-        (segment, 0..30u64, 0..3u64).prop_map(|(segment, offset, generation)| move_to(segment, offset, generation)),
+        segment.clone().prop_map(|segment| Command::BeginSeal { segments: vec![segment], recoverers: Vec::new() }),
+        (segment.clone(), 0..30u64, 0..3u64)
+            .prop_map(|(segment, offset, generation)| move_to(segment, offset, generation)),
         (1..6u64, 0..30u64).prop_map(|(topic_id, upto)| Command::Trim { topic_id, upto }),
-        (1..6u64, 0..3u64, 0..30u64).prop_map(|(topic_id, generation, offset)| Command::Seek {
-            topic_id,
+        (segment, 0..3u64, 0..30u64).prop_map(|(segment, generation, offset)| Command::Seek {
+            segment,
             group: "g".into(),
             generation,
             offset,
@@ -151,25 +237,25 @@ proptest! {
         let (first, _) = run(&commands[..half]);
         let snapshot = serde_json::to_vec(&first).expect("encodes");
         let mut resumed: State = serde_json::from_slice(&snapshot).expect("decodes");
-        for (index, command) in (half as u64 + 1..).zip(&commands[half..]) {
-            resumed.apply(index, command);
+        for command in &commands[half..] {
+            resumed.apply(command);
         }
         prop_assert_eq!(whole, resumed);
     }
 
     #[test]
-    fn a_refused_command_changes_nothing_but_the_index(commands in prop::collection::vec(any_command(), 0..60)) {
+    fn a_refused_command_changes_nothing_but_the_count(commands in prop::collection::vec(any_command(), 0..60)) {
         let mut state = State::default();
-        for (index, command) in (1..).zip(&commands) {
+        for (number, command) in (1..).zip(&commands) {
             let before = state.clone();
-            let refused = match state.apply(index, command) {
+            let refused = match state.apply(command) {
                 Outcome::Stale | Outcome::Exists(_) => true,
                 Outcome::Applied(items) => items.iter().all(|applied| !applied),
                 Outcome::Created(_) => false,
             };
-            prop_assert_eq!(state.applied, index);
+            prop_assert_eq!(state.commands, number);
             if refused {
-                prop_assert_eq!(&State { applied: before.applied, ..state.clone() }, &before);
+                prop_assert_eq!(&State { commands: before.commands, ..state.clone() }, &before);
             }
         }
     }
