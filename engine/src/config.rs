@@ -44,6 +44,12 @@ pub struct Config {
     /// Nodes of a cluster to join, `host:port` separated by commas. Default: none, a single node.
     #[arg(long, value_delimiter = ',')]
     pub join: Vec<String>,
+    /// Address of the admin port. Default 127.0.0.1 (loopback: there is no authentication).
+    #[arg(long, default_value_t = Config::default().admin_host)]
+    pub admin_host: String,
+    /// Port for the status page, `/metrics`, `/healthz` and `/readyz`; 0 takes a free one. Default: none is opened.
+    #[arg(long)]
+    pub admin_port: Option<u16>,
     /// `PUT` and `APPEND` to an unknown topic create it with the defaults. Default: off.
     #[arg(long)]
     pub auto_create: bool,
@@ -107,6 +113,8 @@ impl Default for Config {
             raft_port: 6000,
             raft_advertise_host: None,
             join: Vec::new(),
+            admin_host: "127.0.0.1".into(),
+            admin_port: None,
             auto_create: false,
             segment_entries: 1_000_000,
             segment_bytes: 1 << 30,

@@ -5,6 +5,7 @@
 //!    ▲                                              │               │
 //!    └──────────── replies ◀──── acks ◀─────────────┴── watermark ◀─┘
 //! ```
+pub mod admin;
 pub mod broker;
 pub mod client;
 pub mod clock;

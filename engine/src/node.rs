@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::admin;
 use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
 use crate::error::Refusal;
@@ -37,9 +38,11 @@ pub enum NodeError {
     /// What an earlier run left cannot be recovered.
     #[error("recovery failed: {0}")]
     Recovery(Refusal),
-    /// The port cannot be used.
-    #[error("cannot listen on {address}: {error}; choose another --client-host or --client-port")]
+    /// A port cannot be used.
+    #[error("cannot listen on {address}: {error}; choose another {flags}")]
     Listen {
+        /// The flags that choose it.
+        flags: &'static str,
         /// `host:port` as it was asked for.
         address: String,
         /// What the system said.
@@ -55,6 +58,7 @@ pub enum NodeError {
 pub struct Node {
     broker: Arc<Broker>,
     address: SocketAddr,
+    admin_address: Option<SocketAddr>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -65,26 +69,39 @@ impl Node {
         let address = format!("{}:{}", config.client_host, config.client_port);
         // Before the recovery, which may take long: a taken port is found at once. Clients that
         // come early wait in the backlog.
-        let listener =
-            TcpListener::bind(&address).await.map_err(|error| NodeError::Listen { address: address.clone(), error })?;
-        let local = listener.local_addr().map_err(|error| NodeError::Listen { address, error })?;
+        let flags = "--client-host or --client-port";
+        let cannot = |error| NodeError::Listen { flags, address: address.clone(), error };
+        let listener = TcpListener::bind(&address).await.map_err(cannot)?;
+        let local = listener.local_addr().map_err(cannot)?;
+        let admin = open_admin_port(&config).await?;
         let opened = tokio::task::spawn_blocking(move || open(config, local)).await;
         let (broker, data_connections) = opened.unwrap_or(Err(NodeError::Aborted))?;
         let broker = Arc::new(broker);
         // Replication will take them; nobody opens any yet.
         drop(data_connections);
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(server::run(listener, Arc::clone(&broker))),
             tokio::spawn(cursor::Committer::run(Arc::clone(&broker))),
             tokio::spawn(retention::run(Arc::clone(&broker))),
         ];
+        let mut admin_address = None;
+        if let Some((listener, address)) = admin {
+            tasks.push(tokio::spawn(admin::run(listener, Arc::clone(&broker))));
+            admin_address = Some(address);
+            tracing::info!("status page: http://{address}/");
+        }
         tracing::info!(address = %local, backend = broker.store.backend(), topics = broker.topics.all().len(), "ready");
-        Ok(Node { broker, address: local, tasks })
+        Ok(Node { broker, address: local, admin_address, tasks })
     }
 
     /// Where clients connect; useful with port 0.
     pub fn client_address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the admin port is, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// Stops: what was acknowledged is flushed, and reader positions are committed.
@@ -102,6 +119,13 @@ impl Node {
         });
         let _ = closed.await;
     }
+}
+
+async fn open_admin_port(config: &Config) -> Result<Option<(TcpListener, SocketAddr)>, NodeError> {
+    let Some(port) = config.admin_port else { return Ok(None) };
+    let flags = "--admin-host or --admin-port";
+    let cannot = |error| NodeError::Listen { flags, address: format!("{}:{port}", config.admin_host), error };
+    admin::listen(&config.admin_host, port).await.map(Some).map_err(cannot)
 }
 
 fn open(config: Config, client_address: SocketAddr) -> Result<(Broker, PeerListener), NodeError> {

@@ -121,8 +121,13 @@ pub fn topics(broker: &Broker) -> Vec<u8> {
     Value::from(rows).to_string().into_bytes()
 }
 
-/// `METRICS`: openraft's metrics as they serialise, and ours.
+/// `METRICS`: see [`metrics_value`].
 pub fn metrics(broker: &Broker) -> Vec<u8> {
+    metrics_value(broker).to_string().into_bytes()
+}
+
+/// openraft's metrics as they serialise, and ours.
+pub fn metrics_value(broker: &Broker) -> Value {
     let (topics, segments, losses) = broker.metadata.view(|state| {
         let segments: usize = state.topics.values().map(|info| info.segments.len()).sum();
         let losses: u64 = state.topics.values().map(|info| info.losses).sum();
@@ -130,7 +135,27 @@ pub fn metrics(broker: &Broker) -> Vec<u8> {
     });
     let mut value = broker.metadata.raft_metrics_json();
     value["walrus"] = ours(broker, topics, segments, losses);
-    value.to_string().into_bytes()
+    value
+}
+
+/// Why the node takes no requests now; `None` if it does.
+pub fn not_ready(broker: &Broker) -> Option<&'static str> {
+    if broker.metadata.leader().is_none() {
+        return Some("no Raft leader is known");
+    }
+    (!broker.metadata.lease().is_valid()).then_some("the lease has run out")
+}
+
+/// Topics whose open segment this node leads.
+fn topics_led(broker: &Broker) -> usize {
+    let me = broker.config.node_id;
+    broker.metadata.view(|state| state.topics.values().filter(|info| info.last().leader == me).count())
+}
+
+/// What is left of the lease; `None` where there is nobody who could take it.
+fn lease_left_ms(broker: &Broker) -> Option<u64> {
+    const LONGEST_MS: u64 = 24 * 3_600_000;
+    Some(broker.metadata.lease().remaining_ms()).filter(|left| *left < LONGEST_MS)
 }
 
 fn ours(broker: &Broker, topics: usize, segments: usize, losses: u64) -> Value {
@@ -141,6 +166,9 @@ fn ours(broker: &Broker, topics: usize, segments: usize, losses: u64) -> Value {
         "backend": broker.store.backend(),
         "disk_id": broker.disk_id(),
         "free_bytes": broker.store.free_bytes(),
+        "ready": not_ready(broker).is_none(),
+        "lease_left_ms": lease_left_ms(broker),
+        "topics_led": topics_led(broker),
         "uptime_ms": counters.started.elapsed().as_millis() as u64,
         "topics": topics,
         "segments": segments,

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod admin;
 mod bad_frames;
 mod bad_requests;
 mod cursors;

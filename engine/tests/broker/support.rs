@@ -46,6 +46,10 @@ impl TestBroker {
         self.address
     }
 
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.node.as_ref().and_then(Node::admin_address)
+    }
+
     pub fn client(&self) -> Raw {
         Raw::connect(self.address)
     }
