@@ -66,7 +66,7 @@ impl Broker {
         Broker {
             config,
             store,
-            peers: Peers::new(metadata.clone()),
+            peers: metadata.peers(),
             metadata,
             topics: Topics::default(),
             committer: Committer::default(),

@@ -32,10 +32,11 @@ pub struct Config {
     /// Port that clients connect to; 0 takes a free one. Default 9091.
     #[arg(long, default_value_t = Config::default().client_port)]
     pub client_port: u16,
-    /// Address for the other nodes of the cluster. Default 127.0.0.1. A single node opens no such port.
+    /// Address for the other nodes of the cluster. Default 127.0.0.1.
     #[arg(long, default_value_t = Config::default().raft_host)]
     pub raft_host: String,
-    /// Port for the other nodes of the cluster. Default 6000. A single node opens no such port.
+    /// Port for the other nodes of the cluster; 0 takes a free one. Default 6000. A node that is alone
+    /// does without if the port is taken.
     #[arg(long, default_value_t = Config::default().raft_port)]
     pub raft_port: u16,
     /// Address under which the other nodes reach this one. Default: `--raft-host`.
@@ -152,7 +153,7 @@ impl Config {
             if holds { Ok(()) } else { Err(ConfigError { flag, problem: problem.to_owned() }) }
         };
         require(self.node_id >= 1, "--node-id", "node ids start at 1")?;
-        require(self.join.is_empty(), "--join", "this version serves one node only; leave --join out")?;
+        require(self.node_id < 65_536, "--node-id", "node ids are below 65536")?;
         require(self.segment_entries >= 1, "--max-segment-entries", "must be at least 1")?;
         require(self.segment_bytes >= 1, "--max-segment-bytes", "must be at least 1")?;
         require(self.monitor_check_ms >= 1, "--monitor-check-ms", "must be at least 1")?;
@@ -185,10 +186,10 @@ impl Config {
         }
     }
 
-    /// `host:port` for the other nodes.
-    pub fn peer_address(&self) -> String {
+    /// `host:port` under which the other nodes reach this one, which listens on `port`.
+    pub fn peer_address(&self, port: u16) -> String {
         let host = self.raft_advertise_host.as_ref().unwrap_or(&self.raft_host);
-        format!("{host}:{}", self.raft_port)
+        format!("{host}:{port}")
     }
 }
 

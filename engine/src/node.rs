@@ -16,8 +16,7 @@ use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
 use crate::error::Refusal;
 use crate::log::{cursor, retention, startup};
-use crate::metadata::state::{Command, NodeInfo};
-use crate::metadata::{Metadata, MetadataError};
+use crate::metadata::{Metadata, MetadataError, Setup};
 use crate::peer::PeerListener;
 use crate::server;
 use crate::store::{Store, StoreError};
@@ -48,6 +47,15 @@ pub enum NodeError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The data directory was made anew, and the cluster that this node belongs to has noticed.
+    #[error(
+        "the node at {member} counts this node as a member of its cluster, but this data directory founded \
+         another one: its disk was probably lost. Move the directory away and start with --join {member}"
+    )]
+    Claimed {
+        /// Address of the member that called.
+        member: String,
+    },
     /// The start was broken off.
     #[error("the start was given up")]
     Aborted,
@@ -59,6 +67,7 @@ pub struct Node {
     broker: Arc<Broker>,
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
+    peer_address: String,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -74,9 +83,12 @@ impl Node {
         let listener = TcpListener::bind(&address).await.map_err(cannot)?;
         let local = listener.local_addr().map_err(cannot)?;
         let admin = open_admin_port(&config).await?;
-        let opened = tokio::task::spawn_blocking(move || open(config, local)).await;
+        let peer_listener = bind_peers(&config)?;
+        let opened = tokio::task::spawn_blocking(move || open(config, local, peer_listener)).await;
         let (broker, data_connections) = opened.unwrap_or(Err(NodeError::Aborted))?;
         let broker = Arc::new(broker);
+        let node_id = broker.config.node_id;
+        let info = broker.metadata.view(|state| state.nodes.get(&node_id).map(|info| info.peer_address.clone()));
         // Replication will take them; nobody opens any yet.
         drop(data_connections);
         let mut tasks = vec![
@@ -91,7 +103,7 @@ impl Node {
             tracing::info!("status page: http://{address}/");
         }
         tracing::info!(address = %local, backend = broker.store.backend(), topics = broker.topics.all().len(), "ready");
-        Ok(Node { broker, address: local, admin_address, tasks })
+        Ok(Node { broker, address: local, admin_address, peer_address: info.unwrap_or_default(), tasks })
     }
 
     /// Where clients connect; useful with port 0.
@@ -102,6 +114,16 @@ impl Node {
     /// Where the admin port is, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
+    }
+
+    /// Where other nodes connect; useful with port 0.
+    pub fn peer_address(&self) -> &str {
+        &self.peer_address
+    }
+
+    /// Returns if the node must stop because its cluster has found that its disk was lost.
+    async fn claimed(&self) -> String {
+        self.broker.metadata.claimed().await
     }
 
     /// Stops: what was acknowledged is flushed, and reader positions are committed.
@@ -128,20 +150,48 @@ async fn open_admin_port(config: &Config) -> Result<Option<(TcpListener, SocketA
     admin::listen(&config.admin_host, port).await.map(Some).map_err(cannot)
 }
 
-fn open(config: Config, client_address: SocketAddr) -> Result<(Broker, PeerListener), NodeError> {
+/// The port for other nodes. A node that is told of no cluster does without if it is taken.
+fn bind_peers(config: &Config) -> Result<Option<std::net::TcpListener>, NodeError> {
+    let address = format!("{}:{}", config.raft_host, config.raft_port);
+    match std::net::TcpListener::bind(&address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if config.join.is_empty() => {
+            tracing::warn!(port = config.raft_port, %error, "no other node can join this one: the port for nodes cannot be used");
+            Ok(None)
+        }
+        Err(error) => Err(NodeError::Listen { address, flags: "--raft-host or --raft-port", error }),
+    }
+}
+
+fn open(
+    config: Config,
+    client_address: SocketAddr,
+    peer_listener: Option<std::net::TcpListener>,
+) -> Result<(Broker, PeerListener), NodeError> {
     let store = Store::open(config.store_config())?;
-    let metadata = Metadata::open(&config.data_dir.join("metadata"), config.node_id)?;
-    let broker = Broker::new(config, store, metadata);
-    let info = NodeInfo {
-        generation: 0,
-        disk_id: broker.disk_id(),
-        run_id: broker.metadata.run_id(),
-        peer_address: broker.config.peer_address(),
+    let port = peer_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let setup = Setup {
+        dir: config.data_dir.join("metadata"),
+        node_id: config.node_id,
+        disk_id: format!("{:032x}", store.disk_id()),
+        peer_address: config.peer_address(port.map_or(config.raft_port, |address| address.port())),
+        listener: peer_listener,
         client_address: client_address.to_string(),
+        join: config.join.clone(),
+        address_is_known: config.raft_port != 0,
     };
-    broker.metadata.propose_blocking(Command::RegisterNode { node_id: broker.config.node_id, info })?;
+    let (metadata, data_connections) = Metadata::open(setup)?;
+    let broker = Broker::new(config, store, metadata);
+    wait_registered(&broker.metadata)?;
     startup::recover(&broker).map_err(NodeError::Recovery)?;
-    Ok((broker, PeerListener::closed()))
+    Ok((broker, data_connections))
+}
+
+/// Blocks until the metadata know this run.
+fn wait_registered(metadata: &Metadata) -> Result<(), NodeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|_| NodeError::Aborted)?;
+    runtime.block_on(metadata.registered());
+    Ok(())
 }
 
 /// Runs a node until SIGTERM or SIGINT (Ctrl-C).
@@ -150,12 +200,13 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let handlers = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
     let (mut term, mut interrupt) = handlers.map_err(|_| NodeError::Aborted)?;
     let node = Node::start(config).await?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let claimed = tokio::select! {
+        _ = term.recv() => None,
+        _ = interrupt.recv() => None,
+        member = node.claimed() => Some(member),
+    };
     tracing::info!("stopping");
     node.stop().await;
     tracing::info!("stopped");
-    Ok(())
+    claimed.map_or(Ok(()), |member| Err(NodeError::Claimed { member }))
 }

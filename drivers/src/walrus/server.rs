@@ -32,6 +32,8 @@ pub(super) fn start(setup: &Setup) -> Result<ServerProcess, DriverError> {
             .arg(setup.data_dir.join("data"))
             .arg("--client-port")
             .arg(port.to_string())
+            .arg("--raft-port")
+            .arg("0")
             .env("RUST_LOG", "warn");
         flags.iter().fold(launch, Launch::arg)
     })

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use super::topic::spec;
 use crate::broker::{Broker, now_ms};
 use crate::error::Refusal;
-use crate::metadata::state::{Closing, Command, Phase, Placement, SegmentAt, State, TopicInfo};
+use crate::metadata::state::{Closing, Command, Placement, SegmentAt, State, TopicInfo};
 use crate::protocol::ErrorCode;
 use crate::store::SegmentSpec;
 use crate::types::SegmentUid;
@@ -22,8 +22,9 @@ const RECOVERY_THREADS: usize = 16;
 /// Brings store and metadata into step and fills `broker.topics`. Blocks.
 pub fn recover(broker: &Broker) -> Result<(), Refusal> {
     fence(broker)?;
-    let left_open =
-        broker.metadata.view(|state| unsealed(state).map(|(info, at)| (recovery_spec(info), at)).collect::<Vec<_>>());
+    let left_open = broker.metadata.view(|state| {
+        unsealed(state, broker.config.node_id).map(|(info, at)| (recovery_spec(info), at)).collect::<Vec<_>>()
+    });
     for some in left_open.chunks(LIST_MAX) {
         let closings = close_all(broker, some)?;
         broker.metadata.propose_blocking(Command::SealAndOpen { closings, at_ms: now_ms() })?;
@@ -34,7 +35,8 @@ pub fn recover(broker: &Broker) -> Result<(), Refusal> {
 
 /// One command for all: from now on only this run may say where they end.
 fn fence(broker: &Broker) -> Result<(), Refusal> {
-    let segments: Vec<SegmentAt> = broker.metadata.view(|state| unsealed(state).map(|(_, at)| at).collect());
+    let segments: Vec<SegmentAt> =
+        broker.metadata.view(|state| unsealed(state, broker.config.node_id).map(|(_, at)| at).collect());
     for some in segments.chunks(LIST_MAX) {
         let command = Command::BeginSeal { segments: some.to_vec(), recoverers: Vec::new() };
         broker.metadata.propose_blocking(command)?;
@@ -42,9 +44,9 @@ fn fence(broker: &Broker) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The last segment of each topic. None of them is sealed, by construction.
-fn unsealed(state: &State) -> impl Iterator<Item = (&TopicInfo, SegmentAt)> {
-    state.topics.values().map(|info| {
+/// The last segment of each topic that this node leads or led. None of them is sealed, by construction.
+fn unsealed(state: &State, node_id: u64) -> impl Iterator<Item = (&TopicInfo, SegmentAt)> {
+    state.topics.values().filter(move |info| info.last().leader == node_id).map(|info| {
         let uid = SegmentUid { topic_id: info.id, number: info.last().number };
         (info, SegmentAt { uid, epoch: info.last().epoch })
     })
@@ -102,7 +104,6 @@ fn close(broker: &Broker, spec: SegmentSpec, at: SegmentAt) -> Result<Closing, R
 fn open_topics(broker: &Broker) {
     broker.metadata.view(|state| {
         for (name, info) in &state.topics {
-            debug_assert!(info.last().phase == Phase::Open, "everything else was closed above");
             broker.topics.insert(name, info, &broker.store);
         }
     });

@@ -1,29 +1,48 @@
-//! Metadata: which topics and segments exist, who leads them, where they end.
+//! Metadata: which nodes, topics and segments exist, who leads them, where they end.
 //!
-//! [`state`] is the pure state machine, `log` makes its commands durable, and [`Metadata`] is the
-//! handle that the rest of the broker holds: it reads the state and proposes changes. On one node
-//! one thread orders the proposals; nobody else needs to know.
+//! ```text
+//!  any thread            the Raft thread (its own runtime and connections)
+//!  ┌──────────┐ propose  ┌───────┐ forward  ┌────────────────────────────┐
+//!  │ Metadata │─────────▶│ agent │─────────▶│ Raft leader: fill in, batch │
+//!  │  view    │ catch_up │       │          └──────────────┬─────────────┘
+//!  │  lease   │          │       │ openraft: log, votes ◀──┘ replicate, commit
+//!  └────▲─────┘          └───┬───┘
+//!       └────── state ◀──────┘ apply
+//! ```
+//! [`state`] is the pure state machine; [`Metadata`] is the handle that the rest of the broker holds:
+//! it reads the state and proposes changes. A node that is alone is a group of one on the same code.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
+mod agent;
+mod identity;
+mod leader;
 pub mod lease;
-mod log;
+mod log_file;
+mod member;
 mod placement;
+mod raft_log;
+mod raft_net;
+mod raft_types;
+mod rounds;
+mod rpc;
+mod start;
 pub mod state;
+mod state_machine;
 
+use self::agent::Agent;
 use self::lease::Lease;
-use self::log::MetadataLog;
 use self::placement::TooFew;
+pub use self::start::Setup;
+use self::start::{Files, Started};
 use self::state::{Command, Outcome, State};
-use crate::clock::{BootClock, Instant};
-
-/// Most commands that one flush makes durable together.
-const GROUP_COMMANDS_MAX: usize = 256;
+use crate::peer::hello::Hello;
+use crate::peer::{PeerListener, Peers};
 
 /// Errors of the metadata layer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -59,9 +78,6 @@ pub enum MetadataError {
         /// Format version that this program reads.
         wanted: u32,
     },
-    /// An earlier write failed, so what is on disk is unknown; only a restart helps.
-    #[error("the metadata log failed earlier; restart the broker")]
-    Failed,
     /// The log is full and the disk has no space for a snapshot.
     #[error("the metadata log is full and the disk has no space to compact it")]
     Full,
@@ -71,9 +87,20 @@ pub enum MetadataError {
         /// Its size.
         bytes: usize,
     },
-    /// The command cannot be written down.
-    #[error("a metadata command cannot be encoded: {0}")]
-    Encode(Arc<str>),
+    /// The directory belongs to another node.
+    #[error("{path} belongs to node {node_id}; use another --data-dir, or --node-id {node_id}")]
+    OtherNode {
+        /// Which directory.
+        path: PathBuf,
+        /// The node that it belongs to.
+        node_id: u64,
+    },
+    /// The node id is taken by a node that is running.
+    #[error("node id {0} belongs to a node that is running; choose another --node-id")]
+    NodeIdInUse(u64),
+    /// Raft cannot work any more; only a restart helps.
+    #[error("Raft has stopped: {0}")]
+    Raft(Arc<str>),
     /// The broker is stopping.
     #[error("the broker is stopping")]
     Stopped,
@@ -102,12 +129,6 @@ impl MetadataError {
     fn corrupt(path: &Path, reason: &str) -> Self {
         MetadataError::Corrupt { path: path.to_owned(), reason: reason.to_owned() }
     }
-
-    // Taken by value, as `map_err` hands it over.
-    #[allow(clippy::needless_pass_by_value)]
-    fn encode(error: serde_json::Error) -> Self {
-        MetadataError::Encode(error.to_string().into())
-    }
 }
 
 impl From<TooFew> for MetadataError {
@@ -116,232 +137,147 @@ impl From<TooFew> for MetadataError {
     }
 }
 
-/// A command and where its outcome goes.
-struct Proposal {
-    command: Command,
-    reply: oneshot::Sender<Result<Outcome, MetadataError>>,
-}
-
 /// The handle: a view of the state, and proposals. Cheap to clone.
 #[derive(Clone)]
 pub struct Metadata {
-    node_id: u64,
-    run_id: u64,
-    lease: Lease,
-    state: Arc<RwLock<State>>,
-    applied: watch::Receiver<u64>,
-    proposals: Arc<Mutex<Option<Sender<Proposal>>>>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    agent: Arc<Agent>,
+    /// The Raft thread's runtime.
+    runtime: Handle,
+    foreign: watch::Receiver<Option<Hello>>,
+    thread: Arc<Mutex<Thread>>,
+}
+
+/// How to end the Raft thread. Dropped, it ends as well, unwatched.
+struct Thread {
+    stop: Option<oneshot::Sender<()>>,
+    handle: Option<JoinHandle<()>>,
 }
 
 impl Metadata {
-    /// Opens or creates the metadata in `dir` and starts its thread.
-    pub fn open(dir: &Path, node_id: u64) -> Result<Self, MetadataError> {
-        let (log, state) = MetadataLog::open(dir)?;
-        let run_id = random_id().map_err(|error| MetadataError::io("draw a run id for", dir, error))?;
-        let applied = watch::Sender::new(state.commands);
-        let state = Arc::new(RwLock::new(state));
-        let (sender, receiver) = channel();
-        let lease = Lease::new(BootClock::shared());
-        // There is nobody else to whom this node's segments could be given.
-        lease.extend(Instant(u64::MAX));
-        let handle_applied = applied.subscribe();
-        let proposer = Proposer { log, state: Arc::clone(&state), receiver, applied, node_id, run_id };
-        let thread = std::thread::Builder::new()
-            .name("metadata".into())
-            .spawn(move || proposer.run())
-            .map_err(|error| MetadataError::io("start the thread for", dir, error))?;
-        Ok(Metadata {
-            node_id,
-            run_id,
-            lease,
-            state,
-            applied: handle_applied,
-            proposals: Arc::new(Mutex::new(Some(sender))),
-            thread: Arc::new(Mutex::new(Some(thread))),
-        })
+    /// Opens or creates the metadata and starts the Raft thread. With `--join` and an empty
+    /// directory it returns only once the cluster has let the node in. Blocks.
+    pub fn open(setup: Setup) -> Result<(Self, PeerListener), MetadataError> {
+        let files = Files::open(&setup.dir, setup.node_id)?;
+        let dir = setup.dir.clone();
+        let (started, start) = std::sync::mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let handle = std::thread::Builder::new()
+            .name("raft".into())
+            .spawn(move || start::run(setup, files, &started, stopped))
+            .map_err(|error| MetadataError::io("start the thread for", &dir, error))?;
+        let begun = start.recv().unwrap_or(Err(MetadataError::Stopped))?;
+        let (Started { agent, listener, foreign }, runtime) = begun;
+        let thread = Arc::new(Mutex::new(Thread { stop: Some(stop), handle: Some(handle) }));
+        Ok((Metadata { agent, runtime, foreign, thread }, listener))
     }
 
     /// Reads the state. Keep it short: changes wait meanwhile.
     pub fn view<R>(&self, read: impl FnOnce(&State) -> R) -> R {
-        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+        self.agent.view.read(read)
     }
 
     /// The run id of this process: random, drawn at its start.
     pub fn run_id(&self) -> u64 {
-        self.run_id
+        self.agent.info.run_id
     }
 
     /// This node's lease.
     pub fn lease(&self) -> Lease {
-        self.lease.clone()
+        self.agent.lease.clone()
+    }
+
+    /// Connections to the other nodes.
+    pub fn peers(&self) -> Peers {
+        self.agent.peers.clone()
     }
 
     /// Index of the last Raft log entry that is applied here. It moves after each change of the
     /// state, so that a task can compare the state with what it knew.
     pub fn applied(&self) -> watch::Receiver<u64> {
-        self.applied.clone()
+        self.agent.view.index()
     }
 
     /// Node id of the Raft leader, if there is one as far as this node knows.
     pub fn leader(&self) -> Option<u64> {
-        Some(self.node_id)
+        self.agent.leader()
     }
 
     /// Returns once everything that was committed before the call is applied here. Concurrent
-    /// callers share one question to the Raft leader.
+    /// callers share one question to the Raft leader. `NoLeader`: nobody answered in time.
     pub async fn catch_up(&self) -> Result<(), MetadataError> {
-        std::future::ready(Ok(())).await
+        self.agent.catch_up().await
+    }
+
+    /// Returns once this run of the node is registered, as far as the metadata here show.
+    pub async fn registered(&self) {
+        let (node_id, run_id) = (self.agent.node_id, self.run_id());
+        let mut applied = self.applied();
+        while self.view(|state| state.nodes.get(&node_id).is_none_or(|node| node.run_id != run_id)) {
+            if applied.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// openraft's metrics in the form in which they serialise.
     pub fn raft_metrics_json(&self) -> serde_json::Value {
-        let (id, applied) = (self.node_id, *self.applied.borrow());
-        let leader = serde_json::json!({ "term": 1, "node_id": id });
-        let log_id = serde_json::json!({ "leader_id": leader, "index": applied });
-        serde_json::json!({
-            "running_state": { "Ok": null },
-            "id": id,
-            "current_term": 1,
-            "vote": { "leader_id": leader, "committed": true },
-            "last_log_index": applied,
-            "last_applied": log_id,
-            "snapshot": null,
-            "purged": null,
-            "state": "Leader",
-            "current_leader": id,
-            "millis_since_quorum_ack": 0,
-            "membership_config": {
-                "log_id": { "leader_id": leader, "index": 0 },
-                "membership": { "configs": [[id]], "nodes": { id.to_string(): { "addr": "" } } },
-            },
-            "replication": { id.to_string(): log_id },
-        })
+        let metrics = self.agent.raft.metrics();
+        // They are numbers, texts and maps with number keys: nothing that JSON could not hold.
+        serde_json::to_value(&*metrics.borrow()).unwrap_or_default()
     }
 
     /// Proposes a change, through the Raft leader wherever it is; returns once it is durable on a
     /// quorum and applied *on this node*. `NoLeader` and `TooFewNodes`: nothing was changed.
     /// `Unknown`: it may have been.
     pub async fn propose(&self, command: Command) -> Result<Outcome, MetadataError> {
-        self.send(command)?.await.unwrap_or(Err(MetadataError::Stopped))
+        self.start_proposal(command).await.unwrap_or(Err(MetadataError::Stopped))
     }
 
     /// As [`Metadata::propose`], for threads that may block.
     pub fn propose_blocking(&self, command: Command) -> Result<Outcome, MetadataError> {
-        self.send(command)?.blocking_recv().unwrap_or(Err(MetadataError::Stopped))
+        self.start_proposal(command).blocking_recv().unwrap_or(Err(MetadataError::Stopped))
     }
 
-    /// Finishes what was proposed and stops the thread. Later proposals answer `Stopped`.
+    /// Returns when another cluster has taken this node for its own while this one is a cluster of
+    /// one: its disk was lost, and it must not go on beside the cluster that it belongs to. From
+    /// then on it acknowledges nothing. Gives the address of the member that called.
+    pub async fn claimed(&self) -> String {
+        let mut foreign = self.foreign.clone();
+        loop {
+            let address = foreign.borrow_and_update().as_ref().map(|hello| hello.address.clone());
+            if let Some(address) = address
+                && self.view(|state| state.nodes.len() <= 1)
+            {
+                self.agent.lease.revoke();
+                return address;
+            }
+            if foreign.changed().await.is_err() {
+                // Nobody listens any more: the node is stopping.
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Stops the Raft thread. Later proposals answer `Stopped`. Blocks.
     pub fn shutdown(&self) {
-        self.proposals.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        let (stop, handle) = {
+            let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+            (thread.stop.take(), thread.handle.take())
+        };
+        drop(stop);
+        if let Some(handle) = handle {
             // A panic there was already printed, and there is nothing left to stop.
-            let _ = thread.join();
+            let _ = handle.join();
         }
     }
 
-    fn send(&self, command: Command) -> Result<oneshot::Receiver<Result<Outcome, MetadataError>>, MetadataError> {
+    fn start_proposal(&self, command: Command) -> oneshot::Receiver<Result<Outcome, MetadataError>> {
         let (reply, outcome) = oneshot::channel();
-        let proposals = self.proposals.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = proposals.as_ref().ok_or(MetadataError::Stopped)?;
-        sender.send(Proposal { command, reply }).map_err(|_| MetadataError::Stopped)?;
-        Ok(outcome)
-    }
-}
-
-/// Owns the log: takes what has queued up, makes it durable with one flush, applies it, answers.
-struct Proposer {
-    log: MetadataLog,
-    state: Arc<RwLock<State>>,
-    receiver: Receiver<Proposal>,
-    applied: watch::Sender<u64>,
-    node_id: u64,
-    run_id: u64,
-}
-
-impl Proposer {
-    fn run(mut self) {
-        while let Ok(first) = self.receiver.recv() {
-            let mut group = vec![first];
-            group.extend(self.receiver.try_iter().take(GROUP_COMMANDS_MAX - 1));
-            self.commit(group);
-        }
-    }
-
-    fn commit(&mut self, group: Vec<Proposal>) {
-        self.compact_if_needed();
-        let group = self.fill_in(group);
-        let first_index = self.read_state(|state| state.commands) + 1;
-        let commands: Vec<&Command> = group.iter().map(|proposal| &proposal.command).collect();
-        match self.log.append(first_index, &commands) {
-            Ok(()) => self.apply(group),
-            // Together too large, or too large for what is left of the file: one by one.
-            Err(MetadataError::TooLarge { .. } | MetadataError::Full) if group.len() > 1 => {
-                for proposal in group {
-                    self.commit(vec![proposal]);
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "a metadata change could not be made durable");
-                for proposal in group {
-                    // A proposer that no longer waits does not mind.
-                    let _ = proposal.reply.send(Err(error.clone()));
-                }
-            }
-        }
-    }
-
-    fn fill_in(&self, group: Vec<Proposal>) -> Vec<Proposal> {
-        let live = std::iter::once((self.node_id, self.run_id)).collect();
-        let mut filled = Vec::with_capacity(group.len());
-        for mut proposal in group {
-            match self.read_state(|state| placement::fill_in(&mut proposal.command, state, &live, 0)) {
-                Ok(()) => filled.push(proposal),
-                Err(error) => {
-                    // A proposer that no longer waits does not mind.
-                    let _ = proposal.reply.send(Err(error.into()));
-                }
-            }
-        }
-        filled
-    }
-
-    fn apply(&self, group: Vec<Proposal>) {
-        let mut answers = Vec::with_capacity(group.len());
-        {
-            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            for proposal in group {
-                answers.push((proposal.reply, state.apply(&proposal.command)));
-            }
-            self.applied.send_replace(state.commands);
-        }
-        for (reply, outcome) in answers {
+        let agent = Arc::clone(&self.agent);
+        self.runtime.spawn(async move {
             // A proposer that no longer waits does not mind.
-            let _ = reply.send(Ok(outcome));
-        }
+            let _ = reply.send(agent.propose(command).await);
+        });
+        outcome
     }
-
-    /// A failed snapshot (a full disk) is no harm yet: half of the log is still free.
-    fn compact_if_needed(&mut self) {
-        if !self.log.wants_compaction() {
-            return;
-        }
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = self.log.compact(&state) {
-            tracing::warn!(%error, "the metadata log could not be compacted");
-        }
-    }
-
-    fn read_state<R>(&self, read: impl FnOnce(&State) -> R) -> R {
-        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// A random number that is not 0.
-fn random_id() -> std::io::Result<u64> {
-    use std::io::Read;
-    let mut bytes = [0; 8];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(u64::from_le_bytes(bytes).max(1))
 }

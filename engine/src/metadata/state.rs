@@ -302,6 +302,8 @@ pub enum Command {
 pub enum Outcome {
     /// It was applied as asked (lists: item by item, `true` for applied).
     Applied(Vec<bool>),
+    /// The node is registered with this generation.
+    Registered(u64),
     /// The topic was created with this id.
     Created(u64),
     /// The name is taken by the topic with this id; nothing changed.
@@ -353,14 +355,9 @@ impl State {
         }
     }
 
-    /// The generation with which a node is to register: its own if it comes with the disk that is
-    /// known, the next one otherwise.
-    pub fn generation_for(&self, node_id: u64, disk_id: &str) -> u64 {
-        match (self.nodes.get(&node_id), self.generations.get(&node_id)) {
-            (Some(known), _) if known.disk_id == disk_id => known.generation,
-            (_, Some(newest)) => newest + 1,
-            (_, None) => 0,
-        }
+    /// The generation of a node that comes with an empty directory.
+    pub fn next_generation(&self, node_id: u64) -> u64 {
+        self.generations.get(&node_id).map_or(0, |newest| newest + 1)
     }
 
     /// Does the replica set of any segment name this node?
@@ -387,12 +384,14 @@ impl State {
     }
 
     fn register_node(&mut self, node_id: u64, info: &NodeInfo) -> Outcome {
-        if info.generation != self.generation_for(node_id, &info.disk_id) {
+        let known = self.nodes.get(&node_id);
+        let same = known.is_some_and(|is| (is.generation, &is.disk_id) == (info.generation, &info.disk_id));
+        if !same && info.generation != self.next_generation(node_id) {
             return Outcome::Stale;
         }
         self.generations.insert(node_id, info.generation);
         self.nodes.insert(node_id, info.clone());
-        Outcome::Applied(vec![true])
+        Outcome::Registered(info.generation)
     }
 
     fn leave_node(&mut self, node_id: u64, generation: u64) -> Outcome {

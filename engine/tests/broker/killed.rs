@@ -16,7 +16,7 @@ struct Process {
 impl Process {
     fn start(dir: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_walrus"))
-            .args(["--node-id", "1", "--client-port", "0", "--data-dir"])
+            .args(["--node-id", "1", "--client-port", "0", "--raft-port", "0", "--data-dir"])
             .arg(dir)
             .env("RUST_LOG", "info")
             .env("NO_COLOR", "1")

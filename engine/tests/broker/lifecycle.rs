@@ -94,7 +94,7 @@ fn a_directory_of_another_version_is_refused() {
     bytes[8] = 99;
     std::fs::write(&path, bytes).expect("writes");
     let error = start_error(broker.dir.path());
-    assert!(error.contains("metadata format 99") && error.contains("reads format 1"), "{error}");
+    assert!(error.contains("metadata format 99") && error.contains("reads format 2"), "{error}");
 }
 
 #[test]

@@ -14,7 +14,14 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Settings for a test: a free port, a small pool.
 pub fn config(dir: &Path) -> Config {
-    Config { data_dir: dir.to_owned(), client_port: 0, pool_bytes: 16 << 20, monitor_check_ms: 50, ..Config::default() }
+    Config {
+        data_dir: dir.to_owned(),
+        client_port: 0,
+        raft_port: 0,
+        pool_bytes: 16 << 20,
+        monitor_check_ms: 50,
+        ..Config::default()
+    }
 }
 
 /// A broker in this process, on a directory of its own.

@@ -17,7 +17,7 @@ impl Broker {
     pub fn start() -> Self {
         let data_dir = tempfile::tempdir().expect("a temporary directory");
         let mut process = Command::new(env!("CARGO_BIN_EXE_walrus"))
-            .args(["--node-id", "1", "--client-port", "0", "--data-dir"])
+            .args(["--node-id", "1", "--client-port", "0", "--raft-port", "0", "--data-dir"])
             .arg(data_dir.path())
             .env("RUST_LOG", "info")
             .env("NO_COLOR", "1")

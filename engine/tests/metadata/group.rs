@@ -1,0 +1,82 @@
+//! Three nodes form one group and agree, whatever stops and starts.
+
+use walrus_engine::metadata::state::Outcome;
+
+use crate::support::{Group, create, eventually, propose, voters};
+
+#[test]
+fn a_topic_created_on_any_node_is_the_same_on_all() {
+    let group = Group::start(3);
+    for (node_id, node) in &group.nodes {
+        let name = format!("t{node_id}");
+        assert!(matches!(propose(node, &create(&name)), Outcome::Created(_)));
+        assert!(node.view(|state| state.topics.contains_key(&name)), "applied where it was proposed");
+    }
+    let state = group.state();
+    assert_eq!(state.topics.len(), 3);
+    for topic in state.topics.values() {
+        let segment = topic.last();
+        assert_eq!((segment.replicas.len(), segment.write_quorum), (3, 2));
+        assert_eq!(segment.leader_run, group.nodes[&segment.leader].run_id());
+    }
+}
+
+#[test]
+fn the_group_goes_on_without_its_leader_and_takes_it_back() {
+    let mut group = Group::start(3);
+    propose(&group.nodes[&1], &create("before"));
+    let lost = group.leader();
+    group.stop_node(lost);
+    let survivor = group.nodes.keys().next().copied().expect("two are left");
+    propose(&group.nodes[&survivor], &create("without"));
+    group.start_node(lost, &[]);
+    propose(&group.nodes[&lost], &create("after"));
+    assert_eq!(group.state().topics.keys().collect::<Vec<_>>(), ["after", "before", "without"]);
+}
+
+#[test]
+fn everything_is_there_after_all_have_stopped_and_started_at_other_addresses() {
+    let mut group = Group::start(3);
+    propose(&group.nodes[&2], &create("t"));
+    let before = group.state();
+    for node_id in 1..=3 {
+        group.stop_node(node_id);
+    }
+    // The first two find each other through `--join`; the third has nobody's new address.
+    group.start_node(1, &[]);
+    group.start_node(2, &[1]);
+    group.start_node(3, &[1]);
+    propose(&group.nodes[&3], &create("u"));
+    let after = group.state();
+    assert_eq!(after.topics["t"].id, before.topics["t"].id);
+    assert!(after.topics.contains_key("u"));
+    eventually("the new addresses are registered", || {
+        let state = group.state();
+        state.nodes.iter().all(|(node_id, node)| node.peer_address == group.addresses[node_id])
+    });
+}
+
+#[test]
+fn without_a_majority_nothing_is_decided() {
+    let mut group = Group::start(3);
+    let kept = group.leader();
+    for node_id in 1..=3 {
+        if node_id != kept {
+            group.stop_node(node_id);
+        }
+    }
+    let node = &group.nodes[&kept];
+    assert!(node.propose_blocking(create("t")).is_err());
+    eventually("its lease runs out", || !node.lease().is_valid());
+}
+
+#[test]
+fn a_group_of_one_is_ready_at_once_and_keeps_its_state() {
+    let mut group = Group::start(1);
+    propose(&group.nodes[&1], &create("t"));
+    group.stop_node(1);
+    group.start_node(1, &[]);
+    let node = &group.nodes[&1];
+    eventually("the topic is there", || node.view(|state| state.topics.contains_key("t")));
+    eventually("it votes", || voters(node) == [1]);
+}

@@ -1,0 +1,6 @@
+//! The metadata of several nodes in one process: real TCP on free ports, real directories.
+
+mod support;
+
+mod group;
+mod identity;
