@@ -182,15 +182,15 @@ fn open(
     };
     let (metadata, data_connections) = Metadata::open(setup)?;
     let broker = Broker::new(config, store, metadata);
-    wait_registered(&broker.metadata)?;
+    wait_ready(&broker.metadata)?;
     startup::recover(&broker).map_err(NodeError::Recovery)?;
     Ok((broker, data_connections))
 }
 
-/// Blocks until the metadata know this run.
-fn wait_registered(metadata: &Metadata) -> Result<(), NodeError> {
+/// Blocks until the cluster knows this run and has given it a lease.
+fn wait_ready(metadata: &Metadata) -> Result<(), NodeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|_| NodeError::Aborted)?;
-    runtime.block_on(metadata.registered());
+    runtime.block_on(metadata.ready());
     Ok(())
 }
 

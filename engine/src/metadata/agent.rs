@@ -49,6 +49,8 @@ pub(super) struct Agent {
     pub(super) nodes: Nodes,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) lease: Lease,
+    /// The lease was renewed.
+    pub(super) leased: Notify,
     pub(super) granter: Mutex<Granter>,
     pub(super) rounds: Rounds,
     /// Proposals for this node as the Raft leader.
@@ -180,7 +182,9 @@ impl Agent {
     /// Keeps this node's lease.
     pub(super) async fn hold_lease(self: Arc<Self>) {
         let mut metrics = self.raft.server_metrics();
+        let mut applied = self.view.index();
         loop {
+            applied.borrow_and_update();
             let sent = self.clock.now();
             let began = Instant::now();
             let renewed = timeout(LEASE_TIMEOUT, self.ask_lease()).await;
@@ -189,15 +193,19 @@ impl Agent {
                 // is worth nothing.
                 if timeout(lease::LENGTH, self.wait_applied(index)).await.is_ok() {
                     self.lease.extend(lease::valid_until(sent));
+                    self.leased.notify_waiters();
                 }
                 lease::RENEWAL
             } else {
                 RETRY
             };
+            let refused = !matches!(renewed, Ok(Ok(_)));
             tokio::select! {
                 () = tokio::time::sleep_until(began + pause) => {}
                 // A new leader does not know of the lease yet.
                 _ = metrics.changed(), if metrics.has_changed().is_ok() => sleep(Duration::from_millis(1)).await,
+                // The registration may be among what was applied.
+                _ = applied.changed(), if refused => {}
             }
         }
     }

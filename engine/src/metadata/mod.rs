@@ -208,14 +208,16 @@ impl Metadata {
         self.agent.catch_up().await
     }
 
-    /// Returns once this run of the node is registered, as far as the metadata here show.
-    pub async fn registered(&self) {
-        let (node_id, run_id) = (self.agent.node_id, self.run_id());
-        let mut applied = self.applied();
-        while self.view(|state| state.nodes.get(&node_id).is_none_or(|node| node.run_id != run_id)) {
-            if applied.changed().await.is_err() {
+    /// Returns once this run of the node is registered and has a lease.
+    pub async fn ready(&self) {
+        loop {
+            let mut leased = std::pin::pin!(self.agent.leased.notified());
+            // Listening begins before the look, so that no renewal falls in between.
+            leased.as_mut().enable();
+            if self.agent.lease.is_valid() {
                 return;
             }
+            leased.await;
         }
     }
 

@@ -226,6 +226,7 @@ async fn start_raft(
         peers,
         nodes,
         lease: Lease::new(Arc::clone(&clock)),
+        leased: Notify::new(),
         clock,
         granter: Mutex::new(Granter::default()),
         rounds: Rounds::default(),
