@@ -4,3 +4,5 @@ mod support;
 
 mod group;
 mod identity;
+mod leases;
+mod log;
