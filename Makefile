@@ -12,6 +12,11 @@ BENCH_DIR ?=
 OUT ?=
 WORKLOAD ?=
 
+# A cluster on this machine: make cluster-bootstrap NODES=5, make cluster-kill N=2
+NODES ?= 3
+N ?=
+PORT_OFFSET ?=
+
 # Only what the chosen systems need is compiled: RocksDB alone takes many minutes.
 comma := ,
 chosen = $(if $(SYSTEMS),$(findstring $(comma)$(1),$(comma)$(SYSTEMS)),yes)
@@ -20,12 +25,14 @@ FEATURES := $(strip $(if $(call chosen,kafka),kafka) $(if $(call chosen,rocksdb)
 PLAIN  = CARGO_TARGET_DIR=$(TARGET) cargo
 TUNED  = RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$(NATIVE) cargo
 HARNESS = $(NATIVE)/release/harness
+CLUSTER = python3 scripts/cluster.py --walrus $(TARGET)/release/walrus $(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-tla test-drivers test-harness bench-all bench-tune bench-micro harness lint clean tlc tlc-small tlc-deep tlc-mutants
+.PHONY: help setup build test test-tla test-drivers test-harness bench-all bench-tune bench-micro harness \
+  cluster-bootstrap cluster-status cluster-kill cluster-restart cluster-down cluster-test lint clean tlc tlc-small tlc-deep tlc-mutants
 
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
 setup: ## install what the benchmark needs beside Rust (or print the command to type)
 	@SYSTEMS=$(or $(SYSTEMS),all) scripts/setup.sh
@@ -49,6 +56,21 @@ test-drivers: setup build ## tests of the drivers, with a real Kafka and a real 
 
 test-harness: setup ## tests of the harness
 	$(TUNED) test --release -p walrus-harness
+
+cluster-bootstrap: build ## start NODES=3 local nodes as one cluster (clients 9091.., data in .cluster/)
+	$(CLUSTER) bootstrap --nodes $(NODES)
+
+cluster-status: ## its nodes, leases, leaders and segments
+	@$(CLUSTER) status
+
+cluster-kill: ## kill node N=2 as a crash would
+	@$(CLUSTER) kill $(or $(N),$(error which node? make cluster-kill N=2))
+
+cluster-restart: ## start node N=2 again, with its data
+	@$(CLUSTER) restart $(or $(N),$(error which node? make cluster-restart N=2))
+
+cluster-down: ## end all nodes; the data stay
+	@$(CLUSTER) down
 
 bench-all: setup harness ## measure, verify and chart everything: results/latest/index.html
 	$(HARNESS) run --profile $(PROFILE) --yes $(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(BENCH_DIR),--bench-dir $(BENCH_DIR)) $(if $(OUT),--out $(OUT))
