@@ -1,5 +1,6 @@
 //! The broker's settings: one struct, read once from flags and environment, passed by value.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -32,6 +33,9 @@ pub struct Config {
     /// Port that clients connect to; 0 takes a free one. Default 9091.
     #[arg(long, default_value_t = Config::default().client_port)]
     pub client_port: u16,
+    /// Address under which others reach the client port. Default: the one that it listens on.
+    #[arg(long)]
+    pub client_advertise_host: Option<String>,
     /// Address for the other nodes of the cluster. Default 127.0.0.1.
     #[arg(long, default_value_t = Config::default().raft_host)]
     pub raft_host: String,
@@ -110,6 +114,7 @@ impl Default for Config {
             data_dir: PathBuf::from("./data"),
             client_host: "127.0.0.1".into(),
             client_port: 9091,
+            client_advertise_host: None,
             raft_host: "127.0.0.1".into(),
             raft_port: 6000,
             raft_advertise_host: None,
@@ -184,6 +189,11 @@ impl Config {
             pool_bytes: self.pool_bytes,
             flush_interval_ms: self.flush_interval_ms,
         }
+    }
+
+    /// `host:port` for clients, as other nodes and people are told, once the port is open at `bound`.
+    pub fn client_address(&self, bound: SocketAddr) -> String {
+        self.client_advertise_host.as_ref().map_or_else(|| bound.to_string(), |host| format!("{host}:{}", bound.port()))
     }
 
     /// `host:port` under which the other nodes reach this one, which listens on `port`.

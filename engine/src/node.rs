@@ -176,7 +176,7 @@ fn open(
         disk_id: format!("{:032x}", store.disk_id()),
         peer_address: config.peer_address(port.map_or(config.raft_port, |address| address.port())),
         listener: peer_listener,
-        client_address: client_address.to_string(),
+        client_address: config.client_address(client_address),
         join: config.join.clone(),
         address_is_known: config.raft_port != 0,
     };

@@ -16,8 +16,8 @@ use crate::client::{Client, ClientConfig};
 use crate::metadata::state::{NodeInfo, Phase, State};
 use crate::status;
 
-/// An answer is reused for this long.
-const MAX_AGE: Duration = Duration::from_millis(900);
+/// An answer is reused for this long, whoever asks.
+const MAX_AGE: Duration = Duration::from_millis(250);
 /// Longest wait for another node's answer; then it is shown as out of reach.
 const NODE_TIMEOUT: Duration = Duration::from_millis(400);
 /// Topics that are listed; the number of all stands beside them.
