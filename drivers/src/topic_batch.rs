@@ -40,13 +40,6 @@ impl TopicBatch {
         self.ends.clear();
         self.tickets.settle(ok, acks);
     }
-
-    /// Empties the batch, keeping its memory, and hands its tickets on.
-    pub(crate) fn take_tickets(&mut self) -> Runs {
-        self.bytes.clear();
-        self.ends.clear();
-        std::mem::take(&mut self.tickets)
-    }
 }
 
 /// Rising tickets as runs of consecutive ones: `(first, count)`.

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use walrus_engine::client::{ClientConfig, ClientError, Outcome, Pipeline, PipelineConfig};
+use walrus_engine::client::{ClientConfig, ClientError, Outcome, Pipeline, PipelineConfig, RecordBatch};
 
 use super::client::failed;
-use crate::topic_batch::{Runs, TopicBatch};
+use crate::topic_batch::Runs;
 use crate::{Ack, DriverError, Producer};
 
 /// How records become requests.
@@ -20,6 +20,13 @@ pub(super) enum Form {
     Append { batch_bytes: usize },
 }
 
+/// Records of one topic on their way into an `APPEND`, and the tickets that belong to them.
+#[derive(Debug, Default)]
+struct Collected {
+    records: RecordBatch,
+    tickets: Runs,
+}
+
 pub(super) struct PipelineProducer<'s> {
     pipeline: Pipeline,
     topics: &'s [String],
@@ -28,7 +35,7 @@ pub(super) struct PipelineProducer<'s> {
     /// When the oldest record came that was not written to the socket yet.
     collecting_since: Option<Instant>,
     in_flight: InFlight,
-    batches: Vec<TopicBatch>,
+    batches: Vec<Collected>,
     /// Topics whose batch holds something.
     waiting: Vec<usize>,
 }
@@ -52,18 +59,19 @@ impl<'s> PipelineProducer<'s> {
             linger,
             collecting_since: None,
             in_flight,
-            batches: topics.iter().map(|_| TopicBatch::default()).collect(),
+            batches: topics.iter().map(|_| Collected::default()).collect(),
             waiting: Vec::new(),
         })
     }
 
     fn collect(&mut self, topic: usize, ticket: u64, record: &[u8], batch_bytes: usize) -> Result<(), ClientError> {
         let batch = &mut self.batches[topic];
-        if batch.is_empty() {
+        if batch.records.is_empty() {
             self.waiting.push(topic);
         }
-        batch.push(ticket, record);
-        if batch.bytes() >= batch_bytes {
+        batch.records.push(record);
+        batch.tickets.push(ticket);
+        if batch.records.bytes() >= batch_bytes {
             self.waiting.retain(|&waiting| waiting != topic);
             self.push_batch(topic)?;
         }
@@ -72,9 +80,10 @@ impl<'s> PipelineProducer<'s> {
 
     fn push_batch(&mut self, topic: usize) -> Result<(), ClientError> {
         let batch = &mut self.batches[topic];
-        self.pipeline.push_append(&self.topics[topic], batch.records())?;
+        self.pipeline.push_append(&self.topics[topic], &batch.records)?;
+        batch.records.clear();
         if let InFlight::Appends(requests) = &mut self.in_flight {
-            requests.push_back(batch.take_tickets());
+            requests.push_back(std::mem::take(&mut batch.tickets));
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! One TCP connection: connecting with messages that help, frames in, bytes out.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
@@ -62,9 +62,9 @@ impl Connection {
     }
 
     /// Writes what the socket takes now; 0 means that it is full.
-    pub(super) fn try_write(&mut self, bytes: &[u8]) -> Result<usize, ClientError> {
+    pub(super) fn try_write(&mut self, pieces: &[IoSlice<'_>]) -> Result<usize, ClientError> {
         loop {
-            match self.stream.write(bytes) {
+            match self.stream.write_vectored(pieces) {
                 Ok(written) => return Ok(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -100,16 +100,17 @@ impl Connection {
     /// side waits for the other for ever.
     pub(super) fn write_all(
         &mut self,
-        bytes: &[u8],
+        mut pieces: &mut [IoSlice<'_>],
         mut replies: Option<&mut ReadBuffer>,
         timeout: Duration,
     ) -> Result<(), ClientError> {
         let deadline = Instant::now() + timeout;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let written = self.try_write(rest)?;
-            rest = &rest[written..];
-            if rest.is_empty() || written > 0 {
+        // Empty pieces go, so that an empty list means that everything is written.
+        IoSlice::advance_slices(&mut pieces, 0);
+        while !pieces.is_empty() {
+            let written = self.try_write(pieces)?;
+            IoSlice::advance_slices(&mut pieces, written);
+            if written > 0 {
                 continue;
             }
             let interest = if replies.is_some() { Interest::Either } else { Interest::Write };

@@ -12,16 +12,19 @@ mod error;
 mod pipeline;
 mod read_buffer;
 mod reader;
+mod record_batch;
 mod socket;
 #[cfg(test)]
 mod tests;
 
+use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 pub use connection::ClientConfig;
 pub use error::ClientError;
 pub use pipeline::{Outcome, Pipeline, PipelineConfig, Receiver, Sender};
 pub use reader::{Reader, ReaderConfig};
+pub use record_batch::RecordBatch;
 
 use crate::protocol::frame::{PREFIX_BYTES, put_frame};
 use crate::protocol::records::{Records, put_record};
@@ -188,7 +191,7 @@ impl Client {
     /// on it later would answer the wrong request.
     fn exchange(&mut self, timeout: Duration) -> Result<&[u8], ClientError> {
         let mut connection = self.checked_connection()?;
-        connection.write_all(&self.out, Some(&mut self.input), timeout)?;
+        connection.write_all(&mut [IoSlice::new(&self.out)], Some(&mut self.input), timeout)?;
         let body_bytes = connection.read_frame(&mut self.input, timeout)?;
         self.connection = Some(connection);
         self.used_at = Instant::now();

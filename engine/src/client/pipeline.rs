@@ -9,19 +9,22 @@
 //! When to flush is the caller's decision: linger is a matter of the workload. How much may be
 //! in flight is the caller's, too.
 
+use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use super::check_name;
 use super::connection::{ClientConfig, Connection};
 use super::error::ClientError;
 use super::read_buffer::ReadBuffer;
+use super::record_batch::RecordBatch;
 use super::socket::Interest;
 use crate::protocol::command::{put_append_head, put_put};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::frame::{Frames, PREFIX_BYTES};
-use crate::protocol::records::put_record;
 use crate::protocol::reply::Reply;
 
+/// A batch of this size is worth a write of its own; smaller ones are collected.
+const DIRECT_BYTES_MIN: usize = 16 << 10;
 /// Largest reply to a request of a pipeline.
 const MAX_REPLY_BYTES: usize = 64 << 10;
 
@@ -91,21 +94,15 @@ impl Pipeline {
         self.sender.encode_put(topic, payload)
     }
 
-    /// Adds an `APPEND` of these records. `records` is walked twice.
-    pub fn push_append<'r, I>(&mut self, topic: &str, records: I) -> Result<(), ClientError>
-    where
-        I: IntoIterator<Item = &'r [u8]> + Clone,
-    {
-        self.make_room(topic, records_bytes(records.clone()))?;
-        self.sender.encode_append(topic, records)
+    /// Adds an `APPEND` of these records. A large batch is written at once, from where it lies,
+    /// behind what was collected before.
+    pub fn push_append(&mut self, topic: &str, batch: &RecordBatch) -> Result<(), ClientError> {
+        self.sender.append(topic, batch, Some(&mut self.receiver.input))
     }
 
     /// Writes everything that was collected. Replies that arrive meanwhile are kept.
     pub fn flush(&mut self) -> Result<(), ClientError> {
-        let Sender { connection, out, timeout, .. } = &mut self.sender;
-        connection.write_all(out, Some(&mut self.receiver.input), *timeout)?;
-        out.clear();
-        Ok(())
+        self.sender.write_out(&[], Some(&mut self.receiver.input))
     }
 
     /// See [`Receiver::recv_replies`].
@@ -149,22 +146,14 @@ impl Sender {
         self.encode_put(topic, payload)
     }
 
-    /// Adds an `APPEND` of these records. `records` is walked twice.
-    pub fn push_append<'r, I>(&mut self, topic: &str, records: I) -> Result<(), ClientError>
-    where
-        I: IntoIterator<Item = &'r [u8]> + Clone,
-    {
-        if !self.has_room(topic, records_bytes(records.clone())) {
-            self.flush()?;
-        }
-        self.encode_append(topic, records)
+    /// See [`Pipeline::push_append`].
+    pub fn push_append(&mut self, topic: &str, batch: &RecordBatch) -> Result<(), ClientError> {
+        self.append(topic, batch, None)
     }
 
     /// Writes everything that was collected.
     pub fn flush(&mut self) -> Result<(), ClientError> {
-        self.connection.write_all(&self.out, None, self.timeout)?;
-        self.out.clear();
-        Ok(())
+        self.write_out(&[], None)
     }
 
     /// Bytes that were pushed and not written yet.
@@ -191,20 +180,33 @@ impl Sender {
         Ok(())
     }
 
-    fn encode_append<'r, I>(&mut self, topic: &str, records: I) -> Result<(), ClientError>
-    where
-        I: IntoIterator<Item = &'r [u8]> + Clone,
-    {
+    fn append(
+        &mut self,
+        topic: &str,
+        batch: &RecordBatch,
+        mut replies: Option<&mut ReadBuffer>,
+    ) -> Result<(), ClientError> {
         check_name("topic", topic)?;
-        put_append_head(&mut self.out, topic, records_bytes(records.clone()));
-        records.into_iter().for_each(|record| put_record(&mut self.out, record));
+        let is_large = batch.bytes() >= DIRECT_BYTES_MIN;
+        if !is_large && !self.has_room(topic, batch.bytes()) {
+            self.write_out(&[], replies.as_deref_mut())?;
+        }
+        put_append_head(&mut self.out, topic, batch.bytes());
         self.pushed += 1;
+        if is_large {
+            return self.write_out(batch.encoded(), replies);
+        }
+        self.out.extend_from_slice(batch.encoded());
         Ok(())
     }
-}
 
-fn records_bytes<'r>(records: impl IntoIterator<Item = &'r [u8]>) -> usize {
-    records.into_iter().map(|record| PREFIX_BYTES + record.len()).sum()
+    /// Writes what was collected, and `more` behind it.
+    fn write_out(&mut self, more: &[u8], replies: Option<&mut ReadBuffer>) -> Result<(), ClientError> {
+        let pieces = &mut [IoSlice::new(&self.out), IoSlice::new(more)];
+        self.connection.write_all(pieces, replies, self.timeout)?;
+        self.out.clear();
+        Ok(())
+    }
 }
 
 /// The half of a [`Pipeline`] that receives.

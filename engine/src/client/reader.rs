@@ -1,5 +1,6 @@
 //! Reading a topic from an offset on, one request ahead of the caller.
 
+use std::io::IoSlice;
 use std::time::Duration;
 
 use super::connection::{ClientConfig, Connection};
@@ -115,5 +116,5 @@ fn ask(
     check_names(&request)?;
     out.clear();
     request.encode(out);
-    connection.write_all(out, None, client.request_timeout)
+    connection.write_all(&mut [IoSlice::new(out)], None, client.request_timeout)
 }

@@ -145,7 +145,9 @@ fn a_pipeline_reports_outcomes_in_order() {
     for payload in [b"1".as_slice(), b"2", b"bad", b"3"] {
         pipeline.push_put("t", payload).expect("pushed");
     }
-    pipeline.push_append("t", [b"4".as_slice(), b"5"]).expect("pushed");
+    let mut batch = RecordBatch::default();
+    [b"4".as_slice(), b"5"].into_iter().for_each(|record| batch.push(record));
+    pipeline.push_append("t", &batch).expect("pushed");
     assert_eq!(pipeline.in_flight(), 5);
     pipeline.flush().expect("flushed");
     let mut seen = Vec::new();

@@ -11,8 +11,9 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::SegmentSpec;
 use super::background::Task;
@@ -107,8 +108,12 @@ impl Queue {
     }
 }
 
-/// Producers help with batches from this size on; smaller ones are left to grow.
-const HELP_BYTES_MIN: usize = 128 * 1024;
+/// Whoever appends writes batches of this size itself; smaller ones are left to grow.
+pub(super) const WRITE_HERE_BYTES_MIN: usize = 128 * 1024;
+/// A write into the page cache that takes longer was held back by the kernel.
+const SLOW_WRITE: Duration = Duration::from_millis(4);
+/// For so long after one, batches are left to the store's threads.
+const SLOW_TIME: Duration = Duration::from_millis(100);
 
 /// One batch on its way to its place in a file.
 #[derive(Debug)]
@@ -176,21 +181,43 @@ pub(super) fn prepare(segment: Arc<Inner>) -> Option<Write> {
     }
 }
 
-/// A thread that appends faster than the writers write does their work itself, while the batch is
-/// still in its CPU's cache. Page-cache tier only: a flush is worth sharing.
-pub(super) fn help(segment: &Arc<Inner>) {
-    if segment.spec.tier == Tier::Synced {
-        return;
+/// A thread whose append made a batch grow this far writes it itself, while the batch is still in
+/// its CPU's cache. Page-cache tier only: a flush is worth sharing.
+pub(super) fn write_here(segment: Arc<Inner>) {
+    let Some(write) = prepare(segment) else { return };
+    let began = Instant::now();
+    let result = write.run();
+    if began.elapsed() > SLOW_WRITE {
+        write.segment.shared.slow_writes.note();
     }
-    let worth_it = {
-        let state = lock(&segment.state);
-        !state.in_flight && state.pending.front().is_some_and(|batch| batch.total_bytes() >= HELP_BYTES_MIN)
-    };
-    if worth_it && let Some(write) = prepare(Arc::clone(segment)) {
-        let result = write.run();
-        complete(write, result);
+    complete(write, result);
+}
+
+/// Whether the kernel holds writers back at the moment, because too much is dirty. Then nobody but
+/// the store's own threads should wait for it.
+#[derive(Debug)]
+pub(super) struct SlowWrites {
+    start: Instant,
+    /// In milliseconds since `start`.
+    until_ms: AtomicU64,
+}
+
+impl SlowWrites {
+    pub(super) fn new() -> Self {
+        SlowWrites { start: Instant::now(), until_ms: AtomicU64::new(0) }
+    }
+
+    fn note(&self) {
+        let until = self.start.elapsed() + SLOW_TIME;
+        self.until_ms.store(until.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn now(&self) -> bool {
+        let until_ms = self.until_ms.load(Ordering::Relaxed);
+        until_ms > 0 && (self.start.elapsed().as_millis() as u64) < until_ms
     }
 }
+
 /// The segment's file, made if this is its first write, with space reserved up to `end`.
 fn make_place(segment: &Arc<Inner>, end: u64, reserved_end: u64) -> io::Result<Arc<File>> {
     let shared = &segment.shared;

@@ -11,6 +11,9 @@ use super::format::{BATCH_HEADER_BYTES, BatchHeader, DATA_START, FlushedMark, Fo
 use super::pool::lock;
 use super::segment::Inner;
 
+/// Segments that are flushed at the same time.
+const FLUSH_THREADS: usize = 8;
+
 /// Work for the background thread.
 #[derive(Debug)]
 pub(super) enum Task {
@@ -83,9 +86,7 @@ fn perform(shared: &Shared, task: Task) {
             }
         }
         Task::ReleaseJournal { half, segments } => {
-            for segment in segments {
-                flush_or_fail(&segment);
-            }
+            flush_all(&segments);
             shared.journal.release(half);
         }
         Task::Stop => {}
@@ -97,9 +98,17 @@ fn flush_dirty(shared: &Shared) {
         tracing::warn!(%error, "flushing the segment directory failed");
     }
     let dirty = std::mem::take(&mut *lock(&shared.background.dirty));
-    for segment in dirty {
-        flush_or_fail(&segment);
-    }
+    flush_all(&dirty);
+}
+
+/// Flushes segments, several at once: the device and the file system's journal take many together.
+fn flush_all(segments: &[Arc<Inner>]) {
+    let share = segments.len().div_ceil(FLUSH_THREADS).max(1);
+    thread::scope(|scope| {
+        for some in segments.chunks(share) {
+            scope.spawn(move || some.iter().for_each(|segment| flush_or_fail(segment)));
+        }
+    });
 }
 
 /// A failed flush is never tried again: the kernel may have dropped the pages (design: failure

@@ -20,6 +20,12 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn start_writeback(&self, file: &File, position: u64, length: u64);
     /// Fills `buffer` from `position`; fails with `UnexpectedEof` at the file's end.
     fn read(&self, file: &File, position: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Reads `length` bytes from `position`; fails with `UnexpectedEof` at the file's end.
+    fn read_new(&self, file: &File, position: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; length];
+        self.read(file, position, &mut bytes)?;
+        Ok(bytes)
+    }
     /// Is this the real thing, so that writes may be handed to the kernel in other ways too?
     fn is_real(&self) -> bool {
         false
@@ -62,6 +68,10 @@ impl Disk for RealDisk {
         std::os::unix::fs::FileExt::read_exact_at(file, buffer, position)
     }
 
+    fn read_new(&self, file: &File, position: u64, length: usize) -> io::Result<Vec<u8>> {
+        sys::read_new(file, position, length)
+    }
+
     fn is_real(&self) -> bool {
         true
     }
@@ -75,6 +85,31 @@ mod sys {
 
     /// The kernel takes no more pieces than this in one call (`UIO_MAXIOV`).
     const PIECES_MAX: usize = 1024;
+
+    /// Reads into fresh memory that nobody filled with zeros first: the kernel fills it.
+    pub(super) fn read_new(file: &File, position: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes: Vec<u8> = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let wanted = length - bytes.len();
+            let at = (position + bytes.len() as u64) as libc::off_t;
+            let start = bytes.spare_capacity_mut().as_mut_ptr();
+            // SAFETY: the kernel writes at most `wanted` bytes from `start` on, all of which
+            // is reserved capacity of `bytes`.
+            let done = unsafe { libc::pread(file.as_raw_fd(), start.cast(), wanted, at) };
+            match usize::try_from(done) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // SAFETY: `done` bytes more were just filled by the kernel.
+                Ok(done) => unsafe { bytes.set_len(bytes.len() + done) },
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(bytes)
+    }
 
     #[cfg(target_os = "linux")]
     pub(super) fn write_vectored(

@@ -31,8 +31,8 @@ pub(super) fn read(
     let shared = &segment.shared;
     let what = || format!("reading segment {}", segment.spec.uid);
     let file = shared.files.get(segment.spec.uid).map_err(|error| StoreError::io(what(), error))?;
-    let mut bytes = vec![0; end.saturating_sub(start) as usize];
-    shared.disk.read(&file, start, &mut bytes).map_err(|error| StoreError::io(what(), error))?;
+    let length = end.saturating_sub(start) as usize;
+    let bytes = shared.disk.read_new(&file, start, length).map_err(|error| StoreError::io(what(), error))?;
     let mut cut = Cut { from, limit, records_left: max_records, bytes_left: max_bytes, out: Vec::new() };
     let mut rest = Bytes::from(bytes);
     while !rest.is_empty() && cut.wants_more() {

@@ -94,7 +94,8 @@ impl Segment {
     }
 
     /// Copies records into the active batch and gives them the next indices. Does not wait for
-    /// the disk. `PoolEmpty`: nothing was taken, wait and try again.
+    /// the device, but may write a batch that has grown large into the page cache itself.
+    /// `PoolEmpty`: nothing was taken, wait and try again.
     pub fn try_append(&self, records: &[&[u8]], take: Take) -> Result<Appended, StoreError> {
         let inner = &self.inner;
         let mut state = lock(&inner.state);
@@ -114,26 +115,25 @@ impl Segment {
         let file_bytes = state.durable_position.max(DATA_START) + state.pending_bytes;
         let full = state.next_index >= inner.spec.segment_entries || file_bytes >= inner.spec.segment_bytes;
         state.closed = full;
-        let wake_writer = state.wants_writer();
+        let here = state.is_grown(inner.spec.tier) && !inner.shared.slow_writes.now();
+        let wake_writer = !here && state.wants_writer();
         state.queued |= wake_writer;
         drop(state);
-        if wake_writer {
+        if here {
+            appender::write_here(Arc::clone(inner));
+        } else if wake_writer {
             inner.shared.queue.push(Arc::clone(inner));
         }
         Ok(Appended { first_index, count: records.len() as u64, full })
     }
 
-    /// As [`Segment::try_append`], blocking while the pool is empty; may also write a batch that
-    /// has grown faster than the store's threads could take it.
+    /// As [`Segment::try_append`], blocking while the pool is empty.
     pub fn append_blocking(&self, records: &[&[u8]], take: Take) -> Result<Appended, StoreError> {
         let pool = &self.inner.shared.pool;
         loop {
             match self.try_append(records, take) {
                 Err(StoreError::PoolEmpty) => pool.waiters().until_blocking(|| pool.has_space().then_some(())),
-                outcome => {
-                    appender::help(&self.inner);
-                    return outcome;
-                }
+                outcome => return outcome,
             }
         }
     }
@@ -224,6 +224,12 @@ impl Segment {
 }
 
 impl State {
+    /// Is the first batch so large that whoever appends should write it, and nobody writing?
+    fn is_grown(&self, tier: Tier) -> bool {
+        let large = |batch: &Batch| batch.total_bytes() >= appender::WRITE_HERE_BYTES_MIN;
+        tier == Tier::PageCache && !self.in_flight && self.pending.front().is_some_and(large)
+    }
+
     /// Is there something to write, and nobody on the way to do it?
     pub(super) fn wants_writer(&self) -> bool {
         !self.pending.is_empty() && !self.queued && !self.in_flight

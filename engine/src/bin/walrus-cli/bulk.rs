@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::time::{Duration, Instant};
 
-use walrus_engine::client::{ClientConfig, ClientError, Outcome, Pipeline, PipelineConfig};
+use walrus_engine::client::{ClientConfig, ClientError, Outcome, Pipeline, PipelineConfig, RecordBatch};
 use walrus_engine::protocol::ErrorCode;
 
 use crate::output::{per_second, thousands};
@@ -12,7 +12,7 @@ use crate::output::{per_second, thousands};
 const READ_BYTES: usize = 1 << 20;
 
 /// Records that one `APPEND` holds at most.
-const BATCH_RECORDS: usize = 4_096;
+const BATCH_RECORDS: u64 = 4_096;
 
 /// Bytes that one `APPEND` holds at most, unless one record alone has more.
 const BATCH_BYTES: usize = 256 << 10;
@@ -111,8 +111,7 @@ struct Sending<'a> {
     addr: String,
     timeout: Duration,
     /// The batch that is being collected (`Append` only): bytes of its lines, and their ends.
-    batch: Vec<u8>,
-    batch_ends: Vec<usize>,
+    batch: RecordBatch,
     /// Lines of each request that is not answered yet, in order (`Append` only).
     request_lines: std::collections::VecDeque<u64>,
     answered: u64,
@@ -130,8 +129,7 @@ impl<'a> Sending<'a> {
             topic,
             addr: config.addr.clone(),
             timeout: config.request_timeout,
-            batch: Vec::new(),
-            batch_ends: Vec::new(),
+            batch: RecordBatch::default(),
             request_lines: std::collections::VecDeque::new(),
             answered: 0,
             stored: 0,
@@ -145,24 +143,20 @@ impl<'a> Sending<'a> {
             let pushed = self.pipeline.push_put(self.topic, line);
             return self.check(pushed);
         }
-        if self.batch_ends.len() == BATCH_RECORDS || self.batch.len() + line.len() > BATCH_BYTES {
+        if self.batch.len() == BATCH_RECORDS || self.batch.bytes() + line.len() > BATCH_BYTES {
             self.push_batch()?;
         }
-        self.batch.extend_from_slice(line);
-        self.batch_ends.push(self.batch.len());
+        self.batch.push(line);
         Ok(())
     }
 
     fn push_batch(&mut self) -> Result<(), BulkError> {
-        if self.batch_ends.is_empty() {
+        if self.batch.is_empty() {
             return Ok(());
         }
-        let starts = std::iter::once(&0).chain(&self.batch_ends);
-        let records = starts.zip(&self.batch_ends).map(|(&start, &end)| &self.batch[start..end]);
-        let pushed = self.pipeline.push_append(self.topic, records);
-        self.request_lines.push_back(self.batch_ends.len() as u64);
+        let pushed = self.pipeline.push_append(self.topic, &self.batch);
+        self.request_lines.push_back(self.batch.len());
         self.batch.clear();
-        self.batch_ends.clear();
         self.check(pushed)
     }
 
