@@ -229,6 +229,14 @@ impl Part {
     }
 }
 
+impl Drop for Acks {
+    /// The client is gone and nobody waits for its records any more; they are written all the same.
+    fn drop(&mut self) {
+        let unsettled = self.queue.iter().flat_map(|batch| &batch.parts);
+        unsettled.filter_map(|part| part.stored.as_ref()).for_each(|stored| stored.segment.kick());
+    }
+}
+
 /// The FIFO of one connection.
 #[derive(Default)]
 pub struct Acks {

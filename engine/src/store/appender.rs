@@ -16,8 +16,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::SegmentSpec;
-use super::background::Task;
 use super::batch::Batch;
+use super::disk;
 use super::format::{BatchHeader, DATA_START, FileHeader};
 use super::pool::lock;
 use super::segment::Inner;
@@ -26,8 +26,11 @@ use crate::types::Tier;
 /// First step of the space reserved for a segment; doubles up to [`RESERVE_MAX_BYTES`].
 const RESERVE_MIN_BYTES: u64 = 1024 * 1024;
 const RESERVE_MAX_BYTES: u64 = 64 * 1024 * 1024;
-/// Writeback is started whenever this much more of a segment was written.
+/// Writeback is started for this much of a segment at a time …
 const WRITEBACK_STEP_BYTES: u64 = 8 * 1024 * 1024;
+/// … once so much was written in all segments together for which it was not. A burst keeps the CPU to
+/// itself, and a long run leaves the kernel no flood. (The regular flush bounds the time.)
+const WRITEBACK_LAG_BYTES: u64 = 1024 * 1024 * 1024;
 /// Synced batches up to this size go through the shared journal.
 const JOURNAL_BATCH_BYTES_MAX: usize = 64 * 1024;
 
@@ -52,11 +55,27 @@ impl Queue {
         Queue { ready: Mutex::default(), arrived: Condvar::new(), bell }
     }
 
-    /// Adds a segment, which the caller marked queued.
+    /// Adds a segment, which the caller marked queued, and wakes a writer for it.
     pub(super) fn push(&self, segment: Arc<Inner>) {
         let mut ready = lock(&self.ready);
         ready.segments.push_back(segment);
         let ring = ready.sleepers > 0;
+        drop(ready);
+        if ring {
+            self.wake();
+        }
+    }
+
+    /// Adds a segment, which the caller marked queued, for whoever comes first: a thread that waits
+    /// for its records and writes them, or a writer that is awake.
+    pub(super) fn push_quietly(&self, segment: Arc<Inner>) {
+        lock(&self.ready).segments.push_back(segment);
+    }
+
+    /// Wakes a writer if anything was added quietly.
+    pub(super) fn kick(&self) {
+        let ready = lock(&self.ready);
+        let ring = ready.sleepers > 0 && !ready.segments.is_empty();
         drop(ready);
         if ring {
             self.wake();
@@ -110,10 +129,10 @@ impl Queue {
 
 /// Whoever appends writes batches of this size itself; smaller ones are left to grow.
 pub(super) const WRITE_HERE_BYTES_MIN: usize = 128 * 1024;
-/// A write into the page cache that takes longer was held back by the kernel.
-const SLOW_WRITE: Duration = Duration::from_millis(4);
+/// A write into the page cache that sleeps and takes longer was held back by the kernel.
+const SLOW_WRITE: Duration = Duration::from_millis(5);
 /// For so long after one, batches are left to the store's threads.
-const SLOW_TIME: Duration = Duration::from_millis(100);
+const SLOW_TIME: Duration = Duration::from_millis(200);
 
 /// One batch on its way to its place in a file.
 #[derive(Debug)]
@@ -181,16 +200,30 @@ pub(super) fn prepare(segment: Arc<Inner>) -> Option<Write> {
     }
 }
 
-/// A thread whose append made a batch grow this far writes it itself, while the batch is still in
-/// its CPU's cache. Page-cache tier only: a flush is worth sharing.
-pub(super) fn write_here(segment: Arc<Inner>) {
-    let Some(write) = prepare(segment) else { return };
-    let began = Instant::now();
+/// Writes the first pending batch here and now, while it is still in this CPU's cache; false if
+/// there is none, or another thread is writing. Page-cache tier only: a flush is worth sharing.
+pub(super) fn write_here(segment: &Arc<Inner>) -> bool {
+    let Some(write) = prepare(Arc::clone(segment)) else { return false };
+    let (began, slept) = (Instant::now(), disk::times_slept());
     let result = write.run();
-    if began.elapsed() > SLOW_WRITE {
+    // A thread that was merely preempted did not sleep.
+    if began.elapsed() > SLOW_WRITE && disk::times_slept() > slept {
         write.segment.shared.slow_writes.note();
     }
     complete(write, result);
+    true
+}
+
+/// Somebody waits for the record before `index`: writes what is pending up to there, or sees to it
+/// that it is written.
+pub(super) fn write_up_to(segment: &Arc<Inner>, index: u64) {
+    if segment.spec.tier == Tier::Synced {
+        return;
+    }
+    if segment.shared.slow_writes.now() {
+        return segment.shared.queue.kick();
+    }
+    while segment.watermark() < index && write_here(segment) {}
 }
 
 /// Whether the kernel holds writers back at the moment, because too much is dirty. Then nobody but
@@ -270,28 +303,29 @@ pub(super) fn complete(write: Write, result: io::Result<()>) {
         return;
     }
     let more = segment.advance(bytes, base, end);
-    start_writeback(&segment, position + bytes);
+    start_writeback(&segment, position + bytes, bytes);
     if more {
-        segment.shared.queue.push(segment.clone());
+        segment.hand_over();
     }
 }
 
-/// Keeps dirty pages few: hands every few megabytes to the device, without waiting, and lists
-/// the segment for the next background flush.
-fn start_writeback(segment: &Arc<Inner>, end: u64) {
+/// Keeps dirty pages few: hands what lags behind to the device, some megabytes at a time, without
+/// waiting, and lists the segment for the next background flush.
+fn start_writeback(segment: &Arc<Inner>, end: u64, written: u64) {
+    let background = &segment.shared.background;
+    let lag_bytes = background.note_written(written);
     let mut state = lock(&segment.state);
     let newly_dirty = !std::mem::replace(&mut state.dirty, true);
     let from = state.writeback_position;
-    let start = end >= from + WRITEBACK_STEP_BYTES;
+    let start = lag_bytes >= WRITEBACK_LAG_BYTES && end >= from + WRITEBACK_STEP_BYTES;
     if start {
         state.writeback_position = end;
     }
     drop(state);
-    let background = &segment.shared.background;
     if newly_dirty {
         background.list_dirty(segment);
     }
     if start {
-        background.send(Task::Writeback { segment: Arc::clone(segment), position: from, length: end - from });
+        background.start_writeback(segment, from, end - from);
     }
 }

@@ -1,6 +1,7 @@
 //! What may happen later than an acknowledgement: writeback, flushes, footers.
 
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -32,17 +33,37 @@ pub(super) enum Task {
 pub(super) struct Background {
     tasks: Sender<Task>,
     dirty: Mutex<Vec<Arc<Inner>>>,
+    /// Bytes written for which neither writeback nor a flush was started.
+    lag_bytes: AtomicU64,
 }
 
 impl Background {
     pub(super) fn new() -> (Self, Receiver<Task>) {
         let (tasks, receiver) = channel();
-        (Background { tasks, dirty: Mutex::default() }, receiver)
+        (Background { tasks, dirty: Mutex::default(), lag_bytes: AtomicU64::new(0) }, receiver)
     }
 
     /// Queues a task; once the thread has ended there is nothing left to do for it.
     pub(super) fn send(&self, task: Task) {
         let _ = self.tasks.send(task);
+    }
+
+    /// So much more was written. Returns for how many bytes writeback was not started.
+    pub(super) fn note_written(&self, bytes: u64) -> u64 {
+        self.lag_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
+    /// Starts to write a range to the device.
+    pub(super) fn start_writeback(&self, segment: &Arc<Inner>, position: u64, length: u64) {
+        self.caught_up(length);
+        self.send(Task::Writeback { segment: Arc::clone(segment), position, length });
+    }
+
+    /// So many bytes lag behind no more.
+    fn caught_up(&self, bytes: u64) {
+        let less = |lag: u64| Some(lag.saturating_sub(bytes));
+        // Cannot fail: the closure always returns a value.
+        let _ = self.lag_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// The segment has unflushed data; it is flushed within the flush interval.
@@ -126,6 +147,9 @@ pub(super) fn flush(segment: &Inner) -> io::Result<()> {
     let mark = {
         let mut state = lock(&segment.state);
         state.dirty = false;
+        let lag_bytes = state.durable_position.saturating_sub(state.writeback_position);
+        state.writeback_position = state.durable_position;
+        segment.shared.background.caught_up(lag_bytes);
         FlushedMark { position: state.durable_position, index: segment.watermark() }
     };
     if mark.position == 0 {

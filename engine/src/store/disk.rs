@@ -77,6 +77,11 @@ impl Disk for RealDisk {
     }
 }
 
+/// How often this thread has slept in the kernel so far; 0 where that cannot be told.
+pub fn times_slept() -> i64 {
+    sys::times_slept()
+}
+
 /// The system calls that the standard library has no name for.
 mod sys {
     use std::fs::File;
@@ -142,6 +147,20 @@ mod sys {
             file.sync_data()?;
         }
         Ok(done)
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn times_slept() -> i64 {
+        // SAFETY: an all-zero `rusage` is a valid value of that plain C struct.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: fills in `usage`, which lives through the call.
+        unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+        usage.ru_nvcsw
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn times_slept() -> i64 {
+        0
     }
 
     #[cfg(target_os = "linux")]

@@ -94,8 +94,10 @@ impl Segment {
     }
 
     /// Copies records into the active batch and gives them the next indices. Does not wait for
-    /// the device, but may write a batch that has grown large into the page cache itself.
-    /// `PoolEmpty`: nothing was taken, wait and try again.
+    /// the device. `PoolEmpty`: nothing was taken, wait and try again.
+    ///
+    /// Page-cache tier: the batch is written by the caller once it has grown large, else by whoever
+    /// first waits for a record in it. A caller that will not wait calls [`Segment::kick`].
     pub fn try_append(&self, records: &[&[u8]], take: Take) -> Result<Appended, StoreError> {
         let inner = &self.inner;
         let mut state = lock(&inner.state);
@@ -111,7 +113,12 @@ impl Segment {
             Take::UpToLimit => &records[..records.len().min(usize::try_from(room).unwrap_or(usize::MAX))],
         };
         let first_index = state.next_index;
-        state.copy_in(records, inner.spec.tier, &inner.shared)?;
+        if let Err(error) = state.copy_in(records, inner.spec.tier, &inner.shared) {
+            drop(state);
+            // What fills the pool may belong to nobody who waits.
+            inner.shared.queue.kick();
+            return Err(error);
+        }
         let file_bytes = state.durable_position.max(DATA_START) + state.pending_bytes;
         let full = state.next_index >= inner.spec.segment_entries || file_bytes >= inner.spec.segment_bytes;
         state.closed = full;
@@ -120,9 +127,9 @@ impl Segment {
         state.queued |= wake_writer;
         drop(state);
         if here {
-            appender::write_here(Arc::clone(inner));
+            appender::write_here(inner);
         } else if wake_writer {
-            inner.shared.queue.push(Arc::clone(inner));
+            inner.hand_over();
         }
         Ok(Appended { first_index, count: records.len() as u64, full })
     }
@@ -154,13 +161,22 @@ impl Segment {
         lock(&self.inner.state).durable_position
     }
 
-    /// Ready when `watermark() >= index`, or with the failure that makes it impossible.
+    /// Has what was appended written without anybody waiting for it.
+    pub fn kick(&self) {
+        self.inner.shared.queue.kick();
+    }
+
+    /// Ready when `watermark() >= index`, or with the failure that makes it impossible. May write
+    /// what is pending into the page cache itself.
     pub fn poll_watermark(&self, index: u64, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
         let inner = &self.inner;
         if self.watermark() >= index {
             return Poll::Ready(Ok(()));
         }
         inner.waiters.poll_until(cx, || {
+            // Also after the waker is registered: who was writing at the first look may have ended
+            // in between, and left our records to us.
+            appender::write_up_to(inner, index);
             if self.watermark() >= index {
                 return Some(Ok(()));
             }
@@ -265,6 +281,17 @@ impl State {
 }
 
 impl Inner {
+    /// Something is pending and marked queued: in the page-cache tier whoever waits for it writes it,
+    /// with no change of threads; a flush is left to the store's threads at once, to be shared.
+    pub(super) fn hand_over(self: &Arc<Self>) {
+        let shared = &self.shared;
+        if self.spec.tier == Tier::PageCache && !shared.slow_writes.now() {
+            shared.queue.push_quietly(Arc::clone(self));
+        } else {
+            shared.queue.push(Arc::clone(self));
+        }
+    }
+
     /// First index that is not durable.
     pub(super) fn watermark(&self) -> u64 {
         self.watermark.load(Ordering::Acquire)
