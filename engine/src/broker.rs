@@ -2,8 +2,9 @@
 //!
 //! `PUT` and `APPEND` are not here: they are the hot path of [`crate::server`].
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -11,17 +12,26 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::error::Refusal;
-use crate::log::cursor::{self, Committer, SHARED_GROUP};
-use crate::log::reader::{self, Read};
-use crate::log::topic::Topic;
+use crate::log::calls::Calls;
+use crate::log::copies::Copies;
+use crate::log::cursor::{self, Committer, CursorError, SHARED_GROUP};
+use crate::log::forward::{self, ForwardError, Forwards};
+use crate::log::outgoing::{Led, Outgoing};
+use crate::log::reader::{self, Read, ReadError};
+use crate::log::rollover;
+use crate::log::topic::{Route, Topic};
 use crate::log::topics::{self, Topics};
 use crate::metadata::Metadata;
+use crate::metadata::lease::Lease;
 use crate::peer::Peers;
-use crate::protocol::{Request, SeekTo, command::DEFAULT_FETCH_BYTES};
+use crate::protocol::{ErrorCode, Request, command::DEFAULT_FETCH_BYTES};
 use crate::server::buffers::Buffers;
 use crate::status;
 use crate::store::Store;
 use crate::types::SegmentUid;
+
+/// Pause before a request is tried again while no change of the metadata says when.
+pub const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 /// What the tasks of a node share.
 pub struct Broker {
@@ -31,17 +41,50 @@ pub struct Broker {
     pub store: Store,
     /// Topics, chains, cursors.
     pub metadata: Metadata,
+    /// May this node acknowledge now?
+    pub lease: Lease,
     /// Connections to other nodes.
     pub peers: Peers,
     /// Topics by name.
     pub topics: Topics,
+    /// This node's copies of segments that are not sealed.
+    pub copies: Copies,
+    /// Segments that this node leads and others keep copies of.
+    pub led: Led,
+    /// Streams to the nodes that keep copies, by node.
+    pub streams: Mutex<HashMap<u64, Arc<Outgoing>>>,
+    /// Connections for recoveries and repairs.
+    pub calls: Calls,
+    /// Connections for requests that are passed on.
+    pub forwards: Forwards,
+    /// Metadata index with which the topics are in step.
+    pub reconciled: watch::Sender<u64>,
     /// Commits reader positions.
     pub committer: Committer,
     /// Memory for connections.
     pub buffers: Arc<Buffers>,
     /// Counters for `METRICS`.
     pub counters: status::Counters,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Stop>,
+}
+
+/// How far the broker has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    Running,
+    /// No new requests of clients.
+    Clients,
+    /// Nothing any more.
+    All,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A client: what this node does not do itself is passed on.
+    Client,
+    /// Another node, for its client: what this node does not do itself is handed back.
+    Node,
 }
 
 /// The reply to a request other than `PUT` and `APPEND`.
@@ -57,6 +100,16 @@ pub enum Answer {
     Json(Vec<u8>),
     /// Records by offset.
     Fetched(Read),
+    /// The body of the reply, as another node wrote it.
+    Raw(Bytes),
+    /// For another node: somebody else leads, or will.
+    Moved,
+}
+
+/// What is to be done when a request cannot be carried out here.
+enum Elsewhere {
+    Answered(Answer),
+    TryAgain,
 }
 
 impl Broker {
@@ -67,27 +120,60 @@ impl Broker {
             config,
             store,
             peers: metadata.peers(),
+            lease: metadata.lease(),
             metadata,
             topics: Topics::default(),
+            copies: Copies::default(),
+            led: Led::default(),
+            streams: Mutex::default(),
+            calls: Calls::default(),
+            forwards: Forwards::default(),
+            reconciled: watch::Sender::new(0),
             committer: Committer::default(),
             buffers,
             counters: status::Counters::default(),
-            stop: watch::Sender::new(false),
+            stop: watch::Sender::new(Stop::Running),
         }
     }
 
-    /// Tells every task to finish.
+    /// Tells everyone who serves clients to finish.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.send_replace(Stop::Clients);
     }
 
-    /// Ready once the broker is to stop.
+    /// Tells everyone else to finish.
+    pub fn stop_all(&self) {
+        self.stop.send_replace(Stop::All);
+    }
+
+    /// Ready once no more requests are to be taken.
     pub fn stopping(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.reached(Stop::Clients)
+    }
+
+    /// Ready once the broker is to stop altogether.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.reached(Stop::All)
+    }
+
+    fn reached(&self, stage: Stop) -> impl Future<Output = ()> + Send + use<> {
         let mut stop = self.stop.subscribe();
         async move {
             // An error means that the broker is gone, which is a stop as well.
-            let _ = stop.wait_for(|stop| *stop).await;
+            let _ = stop.wait_for(|stop| *stop >= stage).await;
         }
+    }
+
+    /// Waits until the topics are in step with everything that is applied now.
+    pub async fn in_step(&self) {
+        let index = *self.metadata.applied().borrow();
+        self.in_step_with(index).await;
+    }
+
+    /// Waits until the topics are in step with the metadata at an index.
+    pub async fn in_step_with(&self, index: u64) {
+        // An error cannot be: the sender lives as long as this.
+        let _ = self.reconciled.subscribe().wait_for(|reconciled| *reconciled >= index).await;
     }
 
     /// Disk id of the data directory, in hexadecimal.
@@ -105,23 +191,35 @@ impl Broker {
         }
     }
 
-    /// The topic of this name, or the refusal that says that there is none.
-    pub fn topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
+    /// The topic of this name, or the refusal that says that there is none. Before it says so, this
+    /// node catches up with what was committed elsewhere.
+    pub async fn topic(&self, name: &str) -> Result<Arc<Topic>, Refusal> {
+        if let Some(topic) = self.topics.get(name) {
+            return Ok(topic);
+        }
+        self.metadata.catch_up().await?;
+        self.in_step().await;
         self.topics.get(name).ok_or_else(|| Refusal::unknown_topic(name))
     }
 
     /// Carries out any request but `PUT`, `APPEND` and `PING`, which the connection does itself.
-    pub async fn execute(self: &Arc<Self>, request: Request<'_>) -> Result<Answer, Refusal> {
+    pub async fn execute(self: &Arc<Self>, request: Request<'_>, origin: Origin) -> Result<Answer, Refusal> {
         match request {
             Request::Register { topic, settings } => topics::register(self, topic, settings).await.map(|()| Answer::Ok),
-            Request::Delete { topic } => topics::delete(self, topic).await.map(|()| Answer::Ok),
-            Request::Get { topic, group } => self.get(topic, group.unwrap_or(SHARED_GROUP)).await,
-            Request::Seek { topic, group, to } => self.seek(topic, group, to).await,
+            Request::Delete { topic } => {
+                self.topic(topic).await?;
+                topics::delete(self, topic).await.map(|()| Answer::Ok)
+            }
+            Request::Get { topic, .. } | Request::Seek { topic, .. } => self.with_leader(&request, topic, origin).await,
             Request::Fetch { topic, offset, max_records, max_bytes, wait_ms } => {
                 let max_bytes = max_bytes.unwrap_or(DEFAULT_FETCH_BYTES);
-                self.fetch(topic, offset, max_records, max_bytes, wait_ms.unwrap_or(0)).await
+                // A reply is a frame, and no larger than one may be (a single record always fits).
+                let max_bytes = (max_bytes as usize).min(self.config.max_frame_bytes / 2);
+                let topic = self.topic(topic).await?;
+                let limits = Limits { offset, max_records, max_bytes };
+                self.fetch(&request, &topic, limits, wait_ms.unwrap_or(0), origin).await
             }
-            Request::State { topic } => status::topic_state(self, topic).map(Answer::Json),
+            Request::State { topic } => self.state(&request, topic, origin).await,
             Request::Metrics => Ok(Answer::Json(status::metrics(self))),
             Request::Topics => Ok(Answer::Json(status::topics(self))),
             Request::Put { .. } | Request::Append { .. } | Request::Ping => Ok(Answer::Ok),
@@ -131,54 +229,156 @@ impl Broker {
     /// A `GET` that needs no wait and no I/O: the record was read ahead.
     pub fn try_get(&self, topic: &str, group: Option<&str>) -> Option<Bytes> {
         let topic = self.topics.get(topic)?;
-        cursor::try_next(&self.committer, &topic, group.unwrap_or(SHARED_GROUP))
+        cursor::try_next(self, &topic, group.unwrap_or(SHARED_GROUP))
     }
 
-    async fn get(self: &Arc<Self>, topic: &str, group: &str) -> Result<Answer, Refusal> {
-        let topic = self.topic(topic)?;
-        let record = cursor::next(self, &topic, group).await?;
-        Ok(record.map_or(Answer::Empty, Answer::Payload))
+    /// Moves a cursor that this node owns.
+    async fn move_cursor(self: &Arc<Self>, request: &Request<'_>, topic: &Arc<Topic>) -> Result<Answer, CursorError> {
+        match *request {
+            Request::Seek { group, to, .. } => cursor::seek(self, topic, group, to).await.map(|()| Answer::Ok),
+            Request::Get { group, .. } => {
+                let record = cursor::next(self, topic, group.unwrap_or(SHARED_GROUP)).await?;
+                Ok(record.map_or(Answer::Empty, Answer::Payload))
+            }
+            _ => Ok(Answer::Ok),
+        }
     }
 
-    async fn seek(&self, topic: &str, group: &str, to: SeekTo) -> Result<Answer, Refusal> {
-        let topic = self.topic(topic)?;
-        let offset = match to {
-            SeekTo::First => topic.chain().first_offset(),
-            SeekTo::Last => topic.tail(),
-            SeekTo::Offset(offset) => offset,
-        };
-        cursor::seek(self, &topic, group, offset).await?;
-        Ok(Answer::Ok)
-    }
-
-    async fn fetch(
-        &self,
-        topic: &str,
-        offset: u64,
-        max_records: u64,
-        max_bytes: u64,
-        wait_ms: u64,
+    /// Has whoever leads the topic move a cursor, here or there; waits, bounded, while nobody does.
+    async fn with_leader(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        name: &str,
+        origin: Origin,
     ) -> Result<Answer, Refusal> {
-        let topic = self.topic(topic)?;
-        // A reply is a frame, and no larger than one may be (a single record always fits).
-        let max_bytes = (max_bytes as usize).min(self.config.max_frame_bytes / 2);
-        let wait = Duration::from_millis(wait_ms.min(self.config.fetch_wait_ms_max));
-        let deadline = tokio::time::Instant::now() + wait;
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(self.config.write_wait_ms);
         loop {
-            let read = reader::read(&topic, offset, max_records, max_bytes).await?;
-            if read.count > 0 || max_records == 0 || tokio::time::Instant::now() >= deadline {
-                return Ok(Answer::Fetched(read));
+            let topic = self.topic(name).await?;
+            let (route, number) = (topic.chain().route(), topic.last_at());
+            match (route, origin) {
+                (Route::Here, _) => match self.move_cursor(request, &topic).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(CursorError::Refused(refusal)) => return Err(refusal),
+                    Err(CursorError::NotHere) => {}
+                },
+                (Route::Deleted, _) => return Err(Refusal::unknown_topic(name)),
+                (Route::Wait, _) => {}
+                (Route::Node(node_id), Origin::Client) => match self.pass_on(request, node_id, Duration::ZERO).await? {
+                    Elsewhere::Answered(answer) => return Ok(answer),
+                    Elsewhere::TryAgain => {}
+                },
+                (Route::Node(_), Origin::Node) => return Ok(Answer::Moved),
             }
-            tokio::select! {
-                () = reader::wait_past(&topic, offset) => {}
-                () = tokio::time::sleep_until(deadline) => {}
-                () = self.stopping() => return Err(Refusal::stopping()),
+            if tokio::time::Instant::now() >= deadline {
+                return Err(rollover::no_leader());
             }
-            if matches!(topic.chain().writing, crate::log::topic::Writing::Deleted) {
-                return Err(Refusal::unknown_topic(&topic.name));
+            let changed = topic.wait_for(|chain| {
+                let last = chain.last();
+                let moved = last.number != number.uid.number || last.epoch != number.epoch || chain.route() != route;
+                moved.then_some(())
+            });
+            // A lease that runs again changes nothing in the metadata.
+            let _ = tokio::time::timeout(TRY_AGAIN, changed).await;
+        }
+    }
+
+    async fn pass_on(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        node_id: u64,
+        wait: Duration,
+    ) -> Result<Elsewhere, Refusal> {
+        match forward::request(self, node_id, request, wait).await {
+            Ok(Some(body)) => Ok(Elsewhere::Answered(Answer::Raw(body))),
+            Ok(None) | Err(ForwardError::NotSent) => Ok(Elsewhere::TryAgain),
+            Err(ForwardError::Unknown) => {
+                Err(Refusal::new(ErrorCode::Timeout, "the node that leads the topic did not answer"))
             }
         }
     }
+
+    async fn fetch(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        topic: &Arc<Topic>,
+        limits: Limits,
+        wait_ms: u64,
+        origin: Origin,
+    ) -> Result<Answer, Refusal> {
+        let Limits { offset, max_records, max_bytes } = limits;
+        let wait = Duration::from_millis(wait_ms.min(self.config.fetch_wait_ms_max));
+        let deadline = tokio::time::Instant::now() + wait;
+        let patience = deadline + Duration::from_millis(self.config.write_wait_ms);
+        loop {
+            match reader::read(topic, offset, max_records, max_bytes).await {
+                Ok(read) => {
+                    if read.count > 0 || max_records == 0 || tokio::time::Instant::now() >= deadline {
+                        return Ok(Answer::Fetched(read));
+                    }
+                    self.wait_for_data(topic, offset, deadline).await?;
+                }
+                Err(ReadError::Refused(refusal)) => return Err(refusal),
+                Err(ReadError::Elsewhere { refusal, .. }) if origin == Origin::Node => {
+                    let _ = refusal;
+                    return Ok(Answer::Moved);
+                }
+                Err(ReadError::Elsewhere { number, sealed: true, refusal }) => {
+                    let read = forward::read_sealed(self, topic, number, offset, max_records, max_bytes).await;
+                    return read.map(Answer::Fetched).ok_or(refusal);
+                }
+                Err(ReadError::Elsewhere { sealed: false, .. }) => {
+                    let route = topic.chain().route();
+                    if let Route::Node(node_id) = route
+                        && let Elsewhere::Answered(answer) = self.pass_on(request, node_id, wait).await?
+                    {
+                        return Ok(answer);
+                    }
+                    if tokio::time::Instant::now() >= patience {
+                        return Err(rollover::no_leader());
+                    }
+                    let changed = topic.wait_for(|chain| (chain.route() != route).then_some(()));
+                    let _ = tokio::time::timeout(TRY_AGAIN, changed).await;
+                }
+            }
+        }
+    }
+
+    async fn wait_for_data(
+        &self,
+        topic: &Arc<Topic>,
+        offset: u64,
+        deadline: tokio::time::Instant,
+    ) -> Result<(), Refusal> {
+        tokio::select! {
+            () = reader::wait_past(topic, offset) => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = self.stopping() => return Err(Refusal::stopping()),
+        }
+        match topic.chain().route() {
+            Route::Deleted => Err(Refusal::unknown_topic(&topic.name)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The leader knows most; without one, what this node knows must do.
+    async fn state(self: &Arc<Self>, request: &Request<'_>, name: &str, origin: Origin) -> Result<Answer, Refusal> {
+        let topic = self.topic(name).await?;
+        let route = topic.chain().route();
+        if let (Route::Node(node_id), Origin::Client) = (route, origin)
+            && let Ok(Elsewhere::Answered(answer)) = self.pass_on(request, node_id, Duration::ZERO).await
+        {
+            return Ok(answer);
+        }
+        status::topic_state(self, &topic).map(Answer::Json)
+    }
+}
+
+/// What a `FETCH` asks for.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    offset: u64,
+    max_records: u64,
+    max_bytes: usize,
 }
 
 /// Milliseconds since 1970 by this machine's clock.

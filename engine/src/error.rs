@@ -55,7 +55,8 @@ impl From<StoreError> for Refusal {
         let code = match &error {
             StoreError::DiskFull => ErrorCode::DiskFull,
             StoreError::PoolEmpty => ErrorCode::Overloaded,
-            StoreError::Closed => ErrorCode::NotReady,
+            StoreError::Closed | StoreError::Cut { .. } => ErrorCode::NotReady,
+            StoreError::Undecided { .. } => ErrorCode::Timeout,
             StoreError::Corrupt { .. } => ErrorCode::Corrupt,
             _ => ErrorCode::Internal,
         };

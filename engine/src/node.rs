@@ -1,8 +1,8 @@
 //! One node: puts the parts together, starts them in order, and stops them in the reverse order.
 //!
 //! ```text
-//! start   store (lock, files) → metadata → seal what an earlier run left open → listen → serve
-//! stop    no new requests → owed replies sent → cursors committed → metadata → store flushed
+//! start   store (lock, files) → metadata → topics in step with it → listen → serve
+//! stop    no new requests → owed replies sent → cursors committed → other nodes → metadata → store flushed
 //! ```
 
 use std::net::SocketAddr;
@@ -14,8 +14,7 @@ use tokio::task::JoinHandle;
 use crate::admin;
 use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
-use crate::error::Refusal;
-use crate::log::{cursor, retention, startup};
+use crate::log::{cursor, peer_server, reconciler, retention, watchdog};
 use crate::metadata::{Metadata, MetadataError, Setup};
 use crate::peer::PeerListener;
 use crate::server;
@@ -34,9 +33,6 @@ pub enum NodeError {
     /// The metadata cannot be used.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
-    /// What an earlier run left cannot be recovered.
-    #[error("recovery failed: {0}")]
-    Recovery(Refusal),
     /// A port cannot be used.
     #[error("cannot listen on {address}: {error}; choose another {flags}")]
     Listen {
@@ -68,7 +64,10 @@ pub struct Node {
     address: SocketAddr,
     admin_address: Option<SocketAddr>,
     peer_address: String,
+    /// Tasks that serve clients.
     tasks: Vec<JoinHandle<()>>,
+    /// Tasks that other nodes, and the tasks above, depend on.
+    internal: Vec<JoinHandle<()>>,
 }
 
 impl Node {
@@ -89,8 +88,12 @@ impl Node {
         let broker = Arc::new(broker);
         let node_id = broker.config.node_id;
         let info = broker.metadata.view(|state| state.nodes.get(&node_id).map(|info| info.peer_address.clone()));
-        // Replication will take them; nobody opens any yet.
-        drop(data_connections);
+        let internal = vec![
+            tokio::spawn(reconciler::run(Arc::clone(&broker))),
+            tokio::spawn(watchdog::run(Arc::clone(&broker))),
+            tokio::spawn(peer_server::run(data_connections, Arc::clone(&broker))),
+        ];
+        settle(&broker).await?;
         let mut tasks = vec![
             tokio::spawn(server::run(listener, Arc::clone(&broker))),
             tokio::spawn(cursor::Committer::run(Arc::clone(&broker))),
@@ -103,7 +106,7 @@ impl Node {
             tracing::info!("status page: http://{address}/");
         }
         tracing::info!(address = %local, backend = broker.store.backend(), topics = broker.topics.all().len(), "ready");
-        Ok(Node { broker, address: local, admin_address, peer_address: info.unwrap_or_default(), tasks })
+        Ok(Node { broker, address: local, admin_address, peer_address: info.unwrap_or_default(), tasks, internal })
     }
 
     /// Where clients connect; useful with port 0.
@@ -134,6 +137,10 @@ impl Node {
             let _ = task.await;
         }
         cursor::commit_moved(&self.broker).await;
+        self.broker.stop_all();
+        for task in self.internal {
+            let _ = task.await;
+        }
         let broker = self.broker;
         let closed = tokio::task::spawn_blocking(move || {
             broker.metadata.shutdown();
@@ -183,7 +190,6 @@ fn open(
     let (metadata, data_connections) = Metadata::open(setup)?;
     let broker = Broker::new(config, store, metadata);
     wait_ready(&broker.metadata)?;
-    startup::recover(&broker).map_err(NodeError::Recovery)?;
     Ok((broker, data_connections))
 }
 
@@ -192,6 +198,21 @@ fn wait_ready(metadata: &Metadata) -> Result<(), NodeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|_| NodeError::Aborted)?;
     runtime.block_on(metadata.ready());
     Ok(())
+}
+
+/// Waits until the topics are in step with the metadata. A node alone also waits until what an
+/// earlier run left open is recovered: nobody else could do anything with its topics meanwhile.
+async fn settle(broker: &Arc<Broker>) -> Result<(), NodeError> {
+    broker.in_step().await;
+    let alone = broker.metadata.view(|state| state.nodes.len() <= 1);
+    if alone {
+        for topic in broker.topics.all() {
+            topic.wait_writable().await;
+        }
+    }
+    let cleaner = Arc::clone(broker);
+    let cleaned = tokio::task::spawn_blocking(move || reconciler::remove_leftovers(&cleaner)).await;
+    cleaned.map_err(|_| NodeError::Aborted)?.map_err(NodeError::Store)
 }
 
 /// Runs a node until SIGTERM or SIGINT (Ctrl-C).

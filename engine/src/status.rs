@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::broker::Broker;
 use crate::error::Refusal;
-use crate::log::topic::{Topic, Writing};
+use crate::log::topic::{Chain, Route, Topic, Writing};
 use crate::metadata::state::{Phase, TopicInfo};
 
 /// What the broker counts. Hot paths add once a read, never once a record.
@@ -29,6 +29,13 @@ pub struct Counters {
     pub deadlines_missed: AtomicU64,
 }
 
+impl Counters {
+    /// Records were taken.
+    pub fn add_records(&self, records: usize) {
+        self.records_in.fetch_add(records as u64, Ordering::Relaxed);
+    }
+}
+
 impl Default for Counters {
     fn default() -> Self {
         Counters {
@@ -44,9 +51,9 @@ impl Default for Counters {
 }
 
 /// `STATE`: first the fields that the original has, then ours.
-pub fn topic_state(broker: &Broker, name: &str) -> Result<Vec<u8>, Refusal> {
-    let topic = broker.topic(name)?;
-    let value = broker.metadata.view(|state| state.topics.get(name).map(|info| describe(&topic, info)));
+pub fn topic_state(broker: &Broker, topic: &Topic) -> Result<Vec<u8>, Refusal> {
+    let name = &*topic.name;
+    let value = broker.metadata.view(|state| state.topics.get(name).map(|info| describe(topic, info)));
     value.map(|value| value.to_string().into_bytes()).ok_or_else(|| Refusal::unknown_topic(name))
 }
 
@@ -55,7 +62,7 @@ fn describe(topic: &Topic, info: &TopicInfo) -> Value {
     let mut sealed = Map::new();
     let mut leaders = Map::new();
     let mut possible_loss = Vec::new();
-    let mut bytes = topic.chain().last().segment.size_bytes();
+    let mut bytes = topic.chain().last().segment.as_ref().map_or(0, crate::store::Segment::size_bytes);
     for segment in &info.segments {
         leaders.insert(segment.number.to_string(), segment.leader.into());
         if let Phase::Sealed { count, bytes: sealed_bytes, .. } = segment.phase {
@@ -94,10 +101,19 @@ fn describe(topic: &Topic, info: &TopicInfo) -> Value {
 fn phase(phase: &Phase, writing: &Writing) -> Value {
     match (phase, writing) {
         (_, Writing::Refusing(refusal)) => json!({ "refusing": refusal.to_string() }),
+        (Phase::Sealing { .. }, _) => "sealing".into(),
         (_, Writing::RollingOver) => "rolling-over".into(),
         (Phase::Open, _) => "open".into(),
-        (Phase::Sealing { .. }, _) => "sealing".into(),
         (Phase::Sealed { .. }, _) => "sealed".into(),
+    }
+}
+
+/// Node id of whoever takes the topic's records, `null` while nobody does.
+fn leader(broker: &Broker, chain: &Chain) -> Value {
+    match chain.route() {
+        Route::Here => broker.config.node_id.into(),
+        Route::Node(node_id) => node_id.into(),
+        Route::Wait | Route::Deleted => Value::Null,
     }
 }
 
@@ -113,7 +129,7 @@ pub fn topics(broker: &Broker) -> Vec<u8> {
                 "topic": &*topic.name,
                 "first_offset": chain.first_offset(),
                 "next_offset": chain.last().end_offset(),
-                "leader_node": broker.config.node_id,
+                "leader_node": leader(broker, &chain),
                 "segments": chain.links.len(),
             })
         })

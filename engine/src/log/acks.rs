@@ -8,7 +8,7 @@
 //! requests   PUT a · PUT b · PUT a · PUT c          one read = one batch
 //! parts      a: segment 7, indices 40..42   b: segment 2, 9..10   c: refused
 //! order      0 1 0 2                                 (left empty when there is one part)
-//! replies    OK  OK  OK  ERR UnknownTopic            once a's and b's watermarks have passed
+//! replies    OK  OK  OK  ERR UnknownTopic            once a's and b's records are committed
 //! ```
 
 use std::collections::VecDeque;
@@ -104,6 +104,11 @@ impl Batch {
         })
     }
 
+    /// Adds records that another node has answered for: of `count`, the first `acked` are stored.
+    pub fn answered(&mut self, count: u32, acked: u32, refusal: Option<Refusal>) -> u32 {
+        self.add(Part { stored: None, count, acked, refusal })
+    }
+
     /// Adds records that were refused.
     pub fn refused(&mut self, count: u32, refusal: Refusal) -> u32 {
         self.add(Part { stored: None, count, acked: 0, refusal: Some(refusal) })
@@ -146,6 +151,16 @@ impl Batch {
             }
             left[*part] -= 1;
             self.order.push(*part as u32);
+        }
+    }
+
+    /// Parts are waited for one after the other, but what other nodes keep copies of is to be on its
+    /// way to all of them at once.
+    fn start_copying(&self) {
+        for stored in self.parts.iter().filter_map(|part| part.stored.as_ref()) {
+            if stored.segment.has_other_copies() {
+                stored.segment.start_writing();
+            }
         }
     }
 
@@ -205,27 +220,29 @@ impl Part {
     fn poll_settled(&mut self, cx: &mut Context<'_>, broker: &Arc<Broker>) -> Poll<()> {
         let Some(stored) = &self.stored else { return Poll::Ready(()) };
         let end = stored.first_index + u64::from(self.count);
-        match stored.segment.poll_watermark(end, cx) {
+        match stored.segment.poll_committed(end, cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(())) => {
                 self.acked = self.count;
                 Poll::Ready(())
             }
             Poll::Ready(Err(error)) => {
-                self.fail(error, broker);
+                self.fail(&error, broker);
                 Poll::Ready(())
             }
         }
     }
 
-    /// What the watermark passed before the failure is durable; the rest never will be.
+    /// What was committed before the failure is; the rest never will be, or nobody knows.
     #[cold]
-    fn fail(&mut self, error: StoreError, broker: &Arc<Broker>) {
+    fn fail(&mut self, error: &StoreError, broker: &Arc<Broker>) {
         let Some(stored) = &self.stored else { return };
-        let durable = stored.segment.watermark().saturating_sub(stored.first_index);
-        self.acked = durable.min(u64::from(self.count)) as u32;
+        let committed = stored.segment.acknowledged_end().saturating_sub(stored.first_index);
+        self.acked = committed.min(u64::from(self.count)) as u32;
         self.refusal = Some(Refusal::from(error.clone()));
-        rollover::start(broker, &stored.topic, &stored.segment, Some(error));
+        if error.ends_segment() {
+            rollover::start(broker, &stored.topic, &stored.segment, Some(error));
+        }
     }
 }
 
@@ -272,6 +289,13 @@ impl Acks {
         self.push(batch);
     }
 
+    /// Owes the reply to an `APPEND` that another node has stored.
+    pub fn push_answered_append(&mut self, first_offset: u64, count: u64) {
+        let mut batch = self.batch(1, Form::Append { first_offset });
+        batch.answered(count as u32, count as u32, None);
+        self.push(batch);
+    }
+
     /// Owes a refusal, after everything before it.
     pub fn push_refusal(&mut self, refusal: Refusal) {
         let mut batch = self.puts(1);
@@ -296,6 +320,7 @@ impl Acks {
     pub fn push(&mut self, batch: Batch) {
         assert_eq!(batch.first_request, self.pushed, "batches are pushed in the order of their requests");
         self.pushed += batch.requests;
+        batch.start_copying();
         self.queue.push_back(batch);
     }
 

@@ -16,7 +16,7 @@ use super::topic::Topic;
 use crate::broker::Broker;
 use crate::error::Refusal;
 use crate::metadata::state::{Command, CursorCommit, CursorInfo, CursorMove, Outcome};
-use crate::protocol::ErrorCode;
+use crate::protocol::{ErrorCode, SeekTo};
 
 /// The group of a `GET` that names none.
 pub const SHARED_GROUP: &str = "shared";
@@ -54,6 +54,22 @@ struct Position {
 }
 
 impl Position {
+    /// Nothing moved, nothing read ahead.
+    fn at(at: CursorInfo) -> Self {
+        Position { at, uncommitted_since: None, unsent_since: None, ahead: VecDeque::new() }
+    }
+
+    /// Starts again from what metadata have, if that is of a newer generation.
+    fn reload(&mut self, broker: &Broker, topic: &Topic, group: &str) {
+        let known = broker.metadata.view(|state| {
+            let (_, info) = state.topic_by_id(topic.id)?;
+            info.cursors.get(group).copied()
+        });
+        if let Some(known) = known.filter(|known| known.generation > self.at.generation) {
+            *self = Position::at(known);
+        }
+    }
+
     /// Takes the next record that was read ahead.
     fn take_ahead(&mut self) -> Option<Bytes> {
         let piece = self.ahead.front_mut()?;
@@ -118,48 +134,79 @@ impl Cursors {
 
 impl Cursor {
     fn new(group: &str, at: CursorInfo) -> Arc<Self> {
-        let position = Position { at, uncommitted_since: None, unsent_since: None, ahead: VecDeque::new() };
-        Arc::new(Cursor { group: group.into(), position: AsyncMutex::new(position) })
+        Arc::new(Cursor { group: group.into(), position: AsyncMutex::new(Position::at(at)) })
+    }
+}
+
+/// Why a cursor cannot be moved here.
+#[derive(Debug)]
+pub enum CursorError {
+    /// This node does not own the topic's cursors, or not any more: ask who leads it now.
+    NotHere,
+    /// Refused.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for CursorError {
+    fn from(refusal: Refusal) -> Self {
+        CursorError::Refused(refusal)
     }
 }
 
 /// The next record of a group, if it was read ahead: no wait, no I/O.
-pub fn try_next(committer: &Committer, topic: &Arc<Topic>, group: &str) -> Option<Bytes> {
-    let cursor = topic.cursors.get(group).ok()?;
+pub fn try_next(broker: &Broker, topic: &Arc<Topic>, group: &str) -> Option<Bytes> {
+    let cursors = topic.cursors();
+    let cursor = cursors.get(group).ok()?;
     let mut position = cursor.position.try_lock().ok()?;
-    if position.is_stale() {
+    if position.is_stale() || !owns(broker, topic, &cursors) {
         return None;
     }
     let record = position.take_ahead()?;
-    position.moved(topic, committer);
+    position.moved(topic, &broker.committer);
     Some(record)
 }
 
+/// Are these the topic's cursors now, and is this node the one that moves them? To be asked with a
+/// position locked: whoever ends the segment takes each position under its lock, after it has said
+/// so in the chain.
+fn owns(broker: &Broker, topic: &Topic, cursors: &Arc<Cursors>) -> bool {
+    topic.chain().cursors_here && Arc::ptr_eq(&topic.cursors(), cursors) && broker.lease.is_valid()
+}
+
 /// The next record of a group, or `None` at the tail.
-pub async fn next(broker: &Arc<Broker>, topic: &Arc<Topic>, group: &str) -> Result<Option<Bytes>, Refusal> {
-    let cursor = topic.cursors.get(group)?;
+pub async fn next(broker: &Arc<Broker>, topic: &Arc<Topic>, group: &str) -> Result<Option<Bytes>, CursorError> {
+    let cursors = topic.cursors();
+    let cursor = cursors.get(group)?;
     let deadline = tokio::time::Instant::now() + COMMIT_WAIT;
     loop {
         let mut committed = std::pin::pin!(broker.committer.committed.notified());
         committed.as_mut().enable();
         let mut position = cursor.position.lock().await;
+        if !owns(broker, topic, &cursors) {
+            return Err(CursorError::NotHere);
+        }
         if !position.is_stale() {
-            return next_locked(broker, topic, &mut position).await;
+            return next_locked(broker, topic, &mut position).await.map_err(CursorError::Refused);
         }
         drop(position);
         if tokio::time::timeout_at(deadline, committed).await.is_err() {
-            return Err(Refusal::new(ErrorCode::NotReady, "the cursor's last moves could not be made durable yet"));
+            let text = "the cursor's last moves could not be made durable yet";
+            return Err(Refusal::new(ErrorCode::NotReady, text).into());
         }
     }
 }
 
-async fn next_locked(broker: &Broker, topic: &Arc<Topic>, position: &mut Position) -> Result<Option<Bytes>, Refusal> {
+async fn next_locked(
+    broker: &Arc<Broker>,
+    topic: &Arc<Topic>,
+    position: &mut Position,
+) -> Result<Option<Bytes>, Refusal> {
     if position.ahead.is_empty() {
         let (first, tail) = (topic.chain().first_offset(), topic.tail());
         // What retention removed is skipped: it is gone for every reader. Past the tail a cursor
         // can only be if a crash of the machine took records that it had delivered.
         let from = position.at.offset.clamp(first, tail.max(first));
-        let read = reader::read(topic, from, u64::MAX, READ_AHEAD_BYTES).await?;
+        let read = reader::read_anywhere(broker, topic, from, u64::MAX, READ_AHEAD_BYTES).await?;
         if read.count == 0 {
             return Ok(None);
         }
@@ -171,39 +218,55 @@ async fn next_locked(broker: &Broker, topic: &Arc<Topic>, position: &mut Positio
     Ok(record)
 }
 
-/// Sets a cursor; durable when this returns.
-pub async fn seek(broker: &Broker, topic: &Topic, group: &str, offset: u64) -> Result<(), Refusal> {
-    let (first, tail) = (topic.chain().first_offset(), topic.tail());
-    if !(first..=tail).contains(&offset) {
-        return Err(Refusal::out_of_range(first, tail));
-    }
-    let cursor = topic.cursors.get(group)?;
+/// Sets a cursor; durable, and applied here, when this returns.
+pub async fn seek(broker: &Broker, topic: &Topic, group: &str, to: SeekTo) -> Result<(), CursorError> {
+    let cursors = topic.cursors();
+    let cursor = cursors.get(group)?;
     let mut position = cursor.position.lock().await;
+    if !owns(broker, topic, &cursors) {
+        return Err(CursorError::NotHere);
+    }
+    let (first, tail) = (topic.chain().first_offset(), topic.tail());
+    let offset = match to {
+        SeekTo::First => first,
+        SeekTo::Last => tail,
+        SeekTo::Offset(offset) => offset,
+    };
+    if !(first..=tail).contains(&offset) {
+        return Err(Refusal::out_of_range(first, tail).into());
+    }
     let generation = position.at.generation;
     let command = Command::Seek { segment: topic.last_at(), group: group.to_owned(), generation, offset };
-    if broker.metadata.propose(command).await? == Outcome::Stale {
-        return Err(Refusal::unknown_topic(&topic.name));
+    match broker.metadata.propose(command).await {
+        Ok(Outcome::Stale) => {
+            // Another command for this group was first, or the segment has ended: what metadata
+            // have counts from now on.
+            position.reload(broker, topic, &cursor.group);
+            let text = "the cursor was moved by somebody else meanwhile; try again";
+            return Err(Refusal::new(ErrorCode::NotReady, text).into());
+        }
+        Ok(_) => {}
+        Err(error) => {
+            // It may yet be applied: nothing is delivered from the old position.
+            position.reload(broker, topic, &cursor.group);
+            return Err(Refusal::from(error).into());
+        }
     }
-    *position = Position {
-        at: CursorInfo { offset, generation: generation + 1 },
-        uncommitted_since: None,
-        unsent_since: None,
-        ahead: VecDeque::new(),
-    };
+    *position = Position::at(CursorInfo { offset, generation: generation + 1 });
     Ok(())
 }
 
 /// A position on its way into metadata.
-pub struct Taken {
+struct Taken {
     cursor: Arc<Cursor>,
     /// What is being committed.
-    pub position: CursorMove,
+    position: CursorMove,
 }
 
 /// Takes the positions of a topic that no commit holds yet. Hand them to [`settle`] afterwards.
-pub async fn uncommitted(topic: &Topic) -> Vec<Taken> {
+async fn uncommitted(topic: &Topic) -> Vec<Taken> {
     let mut taken = Vec::new();
-    for cursor in topic.cursors.all() {
+    for cursor in topic.cursors().all() {
         let mut position = cursor.position.lock().await;
         if position.unsent_since.take().is_some() {
             let position = CursorMove { group: cursor.group.to_string(), cursor: position.at };
@@ -213,8 +276,21 @@ pub async fn uncommitted(topic: &Topic) -> Vec<Taken> {
     taken
 }
 
+/// The positions that go into metadata with the end of the segment: all that no commit is known to
+/// hold. Nothing is delivered any more when this is called, so they are final.
+pub async fn final_positions(topic: &Topic) -> Vec<CursorMove> {
+    let mut moves = Vec::new();
+    for cursor in topic.cursors().all() {
+        let position = cursor.position.lock().await;
+        if position.uncommitted_since.is_some() {
+            moves.push(CursorMove { group: cursor.group.to_string(), cursor: position.at });
+        }
+    }
+    moves
+}
+
 /// Says what became of positions that were taken: committed, or to be tried again.
-pub async fn settle(broker: &Broker, topic: &Topic, taken: Vec<Taken>, committed: bool) {
+async fn settle(broker: &Broker, topic: &Topic, taken: Vec<Taken>, committed: bool) {
     let mut again = false;
     for Taken { cursor, position: sent } in taken {
         let mut position = cursor.position.lock().await;
@@ -225,10 +301,15 @@ pub async fn settle(broker: &Broker, topic: &Topic, taken: Vec<Taken>, committed
             position.uncommitted_since = position.unsent_since;
         } else {
             position.unsent_since = position.uncommitted_since;
-            again = true;
+            // The command may have been applied all the same; a newer generation tells.
+            position.reload(broker, topic, &cursor.group);
+            again |= position.unsent_since.is_some();
         }
     }
-    if again && let Some(topic) = broker.topics.get(&topic.name).filter(|found| found.id == topic.id) {
+    if again
+        && topic.chain().cursors_here
+        && let Some(topic) = broker.topics.get(&topic.name).filter(|found| found.id == topic.id)
+    {
         broker.committer.enqueue(&topic);
     }
 }
@@ -281,6 +362,10 @@ async fn commit(broker: &Arc<Broker>, topics: Vec<Arc<Topic>>) {
     let mut taken = Vec::with_capacity(topics.len());
     for topic in topics {
         let segment = topic.last_at();
+        if !topic.chain().cursors_here {
+            // Their positions went into metadata together with the end of the segment.
+            continue;
+        }
         let moves = uncommitted(&topic).await;
         if !moves.is_empty() {
             taken.push((topic, segment, moves));

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::topic::{Chain, Link, Topic};
+use super::forward;
+use super::topic::{Chain, Link, Route, Topic};
+use crate::broker::Broker;
 use crate::error::Refusal;
 use crate::protocol::ErrorCode;
 
@@ -26,8 +28,33 @@ impl Read {
     }
 }
 
+/// Why nothing was read here.
+#[derive(Debug)]
+pub enum ReadError {
+    /// This node does not know whether there is a record, or has no sound copy of it: another one
+    /// is to be asked. `sealed`: any that has a copy; else the one that leads.
+    Elsewhere {
+        /// Number of the segment.
+        number: u64,
+        /// It is sealed.
+        sealed: bool,
+        /// What is said if nobody else can be asked.
+        refusal: Refusal,
+    },
+    /// Refused.
+    Refused(Refusal),
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Elsewhere { refusal, .. } | ReadError::Refused(refusal) => refusal,
+        }
+    }
+}
+
 /// Reads on a thread that may block, since the disk may be involved.
-pub async fn read(topic: &Arc<Topic>, offset: u64, max_records: u64, max_bytes: usize) -> Result<Read, Refusal> {
+pub async fn read(topic: &Arc<Topic>, offset: u64, max_records: u64, max_bytes: usize) -> Result<Read, ReadError> {
     // At the tail there is nothing to read, and it is where most readers are.
     if locate(&topic.chain(), offset)?.end_offset() == offset {
         return Ok(Read { next_offset: offset, ..Read::default() });
@@ -35,22 +62,43 @@ pub async fn read(topic: &Arc<Topic>, offset: u64, max_records: u64, max_bytes: 
     let topic = Arc::clone(topic);
     tokio::task::spawn_blocking(move || read_blocking(&topic, offset, max_records, max_bytes))
         .await
-        .unwrap_or_else(|_| Err(Refusal::new(ErrorCode::Internal, "a read was given up")))
+        .unwrap_or_else(|_| Err(ReadError::Refused(Refusal::new(ErrorCode::Internal, "a read was given up"))))
+}
+
+/// As [`read`], from whichever node has the records.
+pub async fn read_anywhere(
+    broker: &Arc<Broker>,
+    topic: &Arc<Topic>,
+    offset: u64,
+    max_records: u64,
+    max_bytes: usize,
+) -> Result<Read, Refusal> {
+    match read(topic, offset, max_records, max_bytes).await {
+        Ok(read) => Ok(read),
+        Err(ReadError::Elsewhere { number, sealed: true, refusal }) => {
+            forward::read_sealed(broker, topic, number, offset, max_records, max_bytes).await.ok_or(refusal)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Reads from `offset` on: about `max_bytes`, at least one record if there is one. Damage at
 /// `offset` is an error; damage further on ends the read before it.
-fn read_blocking(topic: &Topic, offset: u64, max_records: u64, max_bytes: usize) -> Result<Read, Refusal> {
+fn read_blocking(topic: &Topic, offset: u64, max_records: u64, max_bytes: usize) -> Result<Read, ReadError> {
     let mut read = Read { next_offset: offset, ..Read::default() };
     let mut bytes_left = max_bytes;
     while read.count < max_records {
-        let link = locate(&topic.chain(), read.next_offset)?;
+        let link = match locate(&topic.chain(), read.next_offset) {
+            Ok(link) => link,
+            Err(_) if read.count > 0 => break,
+            Err(error) => return Err(error),
+        };
         if link.end_offset() == read.next_offset {
             break;
         }
         match read_link(&link, &mut read, max_records, bytes_left) {
             Ok(()) => {}
-            Err(refusal) if read.count == 0 => return Err(refusal),
+            Err(refusal) if read.count == 0 => return Err(unsound(&link, refusal)),
             Err(_) => break,
         }
         bytes_left = max_bytes.saturating_sub(read.bytes());
@@ -61,24 +109,26 @@ fn read_blocking(topic: &Topic, offset: u64, max_records: u64, max_bytes: usize)
     Ok(read)
 }
 
+/// Another copy of a sealed segment may be sound where this one is damaged or short.
+fn unsound(link: &Link, refusal: Refusal) -> ReadError {
+    ReadError::Elsewhere { number: link.number, sealed: link.sealed_count.is_some(), refusal }
+}
+
 fn read_link(link: &Link, read: &mut Read, max_records: u64, max_bytes: usize) -> Result<(), Refusal> {
     let from = read.next_offset - link.base_offset;
-    let batches = link.segment.read(from, max_records - read.count, max_bytes)?;
+    let number = link.number;
+    let corrupt = |text: String| Refusal::new(ErrorCode::Corrupt, text);
+    let segment = link.segment.as_ref().ok_or_else(|| corrupt(format!("segment {number} is not on this node")))?;
+    let batches = segment.read(from, max_records - read.count, max_bytes)?;
     if batches.is_empty() {
-        return Err(Refusal::new(
-            ErrorCode::Corrupt,
-            format!("segment {} lacks record {from}, which was committed", link.segment.spec().uid),
-        ));
+        return Err(corrupt(format!("segment {number} lacks record {from}, which was committed")));
     }
     let before = read.next_offset;
     for batch in batches {
         let expected = read.next_offset - link.base_offset;
         if batch.base_index != expected {
             // A gap would skip records, which no reader may ever see.
-            return Err(Refusal::new(
-                ErrorCode::Corrupt,
-                format!("segment {}: record {expected} is missing", link.segment.spec().uid),
-            ));
+            return Err(corrupt(format!("segment {number}: record {expected} is missing")));
         }
         read.next_offset += batch.count;
         read.count += batch.count;
@@ -88,13 +138,22 @@ fn read_link(link: &Link, read: &mut Read, max_records: u64, max_bytes: usize) -
     Ok(())
 }
 
-/// The link to read `offset` from.
-fn locate(chain: &Chain, offset: u64) -> Result<Link, Refusal> {
-    let tail = chain.last().end_offset();
-    match chain.link_at(offset) {
-        Some(link) if offset <= tail => Ok(link.clone()),
-        _ => Err(Refusal::out_of_range(chain.first_offset(), tail)),
+/// The link to read `offset` from, on this node.
+fn locate(chain: &Chain, offset: u64) -> Result<Link, ReadError> {
+    let (first, tail) = (chain.first_offset(), chain.last().end_offset());
+    let leads = chain.route() == Route::Here;
+    let refusal = Refusal::out_of_range(first, tail);
+    let Some(link) = chain.link_at(offset) else { return Err(ReadError::Refused(refusal)) };
+    let sealed = link.sealed_count.is_some();
+    if link.segment.is_none() {
+        let refusal = Refusal::new(ErrorCode::NotReady, "the records are on nodes that cannot be asked now");
+        return Err(ReadError::Elsewhere { number: link.number, sealed, refusal });
     }
+    // How far the open segment reaches, only its leader knows.
+    if !sealed && !leads && offset >= tail {
+        return Err(ReadError::Elsewhere { number: link.number, sealed, refusal });
+    }
+    if offset <= tail { Ok(link.clone()) } else { Err(ReadError::Refused(refusal)) }
 }
 
 /// Waits until there is a record at `offset`, which is the tail now, or the chain changes.
@@ -102,16 +161,24 @@ pub async fn wait_past(topic: &Topic, offset: u64) {
     let (segment, wanted, number) = {
         let chain = topic.chain();
         let last = chain.last();
-        (last.segment.clone(), offset + 1 - last.base_offset.min(offset), last.number())
+        (last.segment.clone(), offset.saturating_sub(last.base_offset), last.number)
     };
     let rolled = topic.wait_for(|chain| {
-        let moved = chain.last().number() != number || chain.last().end_offset() > offset;
+        let moved = chain.last().number != number
+            || chain.last().end_offset() > offset
+            || !matches!(chain.route(), Route::Here | Route::Wait);
         moved.then_some(())
     });
     let stored = async {
-        if segment.wait_watermark(wanted).await.is_err() {
-            // This segment will never hold it; the next one may.
-            std::future::pending::<()>().await;
+        match segment {
+            Some(segment) => {
+                segment.readable(wanted).await;
+                if segment.readable_end() <= wanted {
+                    // This segment will never hold it; the next one may.
+                    std::future::pending::<()>().await;
+                }
+            }
+            None => std::future::pending().await,
         }
     };
     tokio::select! {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rollover;
-use super::topic::Topic;
+use super::topic::{Topic, Writing};
 use crate::broker::{Broker, now_ms};
-use crate::metadata::state::{Command, Outcome, Phase, TopicInfo};
-use crate::types::SegmentUid;
+use crate::metadata::state::{Command, Phase, TopicInfo};
 
 /// Looks at every topic from time to time, until the broker stops.
 pub async fn run(broker: Arc<Broker>) {
@@ -20,7 +19,7 @@ pub async fn run(broker: Arc<Broker>) {
             () = &mut stopping => return,
         }
         for topic in broker.topics.all() {
-            topic.cursors.drop_read_ahead();
+            topic.cursors().drop_read_ahead();
             if topic.config.retention_ms.is_some() || topic.config.retention_bytes.is_some() {
                 retain(&broker, &topic, now_ms()).await;
             }
@@ -28,8 +27,13 @@ pub async fn run(broker: Arc<Broker>) {
     }
 }
 
+/// Only the leader of the open segment looks after the rest.
 async fn retain(broker: &Arc<Broker>, topic: &Arc<Topic>, now_ms: u64) {
-    let open = topic.chain().last().segment.clone();
+    let open = {
+        let chain = topic.chain();
+        chain.last().segment.clone().filter(|_| matches!(chain.writing, Writing::Open))
+    };
+    let Some(open) = open else { return };
     let open_bytes = open.size_bytes();
     let plan = broker.metadata.view(|state| {
         let (_, info) = state.topic_by_id(topic.id)?;
@@ -39,7 +43,7 @@ async fn retain(broker: &Arc<Broker>, topic: &Arc<Topic>, now_ms: u64) {
     if let Some(upto) = upto {
         trim(broker, topic, upto).await;
     }
-    if open_is_old && open.watermark() > 0 {
+    if open_is_old && open.committed() > 0 {
         // Only sealed segments can go, so an old one is closed even if it is not full.
         rollover::start(broker, topic, &open, None);
     }
@@ -70,25 +74,11 @@ fn is_old(info: &TopicInfo, now_ms: u64) -> bool {
     info.config.retention_ms.is_some_and(|limit| age_ms > limit)
 }
 
-/// Metadata first, files second: a crash in between leaves files that the next start removes.
+/// The files go once the metadata no longer name the segments.
 async fn trim(broker: &Broker, topic: &Topic, upto: u64) {
-    match broker.metadata.propose(Command::Trim { topic_id: topic.id, upto }).await {
-        Ok(Outcome::Applied(_)) => {}
-        Ok(_) => return,
-        Err(error) => {
-            tracing::error!(topic = %topic.name, %error, "retention could not be recorded");
-            return;
-        }
+    if let Err(error) = broker.metadata.propose(Command::Trim { topic_id: topic.id, upto }).await {
+        tracing::error!(topic = %topic.name, %error, "retention could not be recorded");
     }
-    let removed: Vec<SegmentUid> = topic.change(|chain| {
-        let expired = chain
-            .links
-            .iter()
-            .take_while(|link| link.sealed_count.is_some_and(|count| link.base_offset + count <= upto))
-            .count();
-        chain.links.drain(..expired).map(|link| link.segment.spec().uid).collect()
-    });
-    broker.remove_files(&removed);
 }
 
 #[cfg(test)]
@@ -128,6 +118,7 @@ mod tests {
             segments: vec![segment(1, sealed(2000)), segment(2, sealed(3000)), segment(3, Phase::Open)],
             cursors: std::collections::BTreeMap::new(),
             losses: 0,
+            changed: 0,
         }
     }
 

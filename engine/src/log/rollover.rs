@@ -1,124 +1,175 @@
 //! From one segment to the next: because it is full, old, or failed.
+//!
+//! The leader stops assigning, waits until what is in flight is committed, and proposes to close the
+//! segment there. From then on it neither assigns nor delivers in it, whatever it hears or does not
+//! hear: it repeats the identical proposal until its metadata show what became of it. What cannot
+//! be committed in time is left to a recovery. The [`super::reconciler`] opens what comes next,
+//! here or on another node.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cursor;
-use super::topic::{Link, Topic, Writing, spec};
+use super::topic::{Topic, Writing};
 use crate::broker::{Broker, now_ms};
 use crate::error::Refusal;
-use crate::metadata::state::{Closing, Command, Outcome, Placement, SegmentAt};
+use crate::metadata::MetadataError;
+use crate::metadata::state::{Closing, Command, Phase, Placement, SegmentAt};
 use crate::protocol::ErrorCode;
-use crate::store::{Segment, SegmentSpec, StoreError};
+use crate::store::{Segment, StoreError};
 
 /// Free space at which a full disk counts as usable again.
 const FREE_BYTES_MIN: u64 = 4 << 20;
 /// How often a full disk is looked at.
 const SPACE_CHECK: Duration = Duration::from_millis(200);
+/// Longest wait for what is in flight to be committed, before a recovery is asked for.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+/// Pause before a proposal is repeated.
+const REPEAT: Duration = Duration::from_millis(20);
+/// Segments in one command.
+const LIST_MAX: usize = 1000;
 
 /// Starts the rollover of `segment`, unless it is under way or done. `failure` is what made the
 /// segment unusable, if anything did.
-pub fn start(broker: &Arc<Broker>, topic: &Arc<Topic>, segment: &Segment, failure: Option<StoreError>) {
+pub fn start(broker: &Arc<Broker>, topic: &Arc<Topic>, segment: &Segment, failure: Option<&StoreError>) {
     let number = segment.spec().uid.number;
-    let meanwhile = match &failure {
+    let full_disk = matches!(failure, Some(StoreError::DiskFull));
+    let meanwhile = match failure {
         // Waiting for space could take for ever, so writers are told.
         Some(error @ StoreError::DiskFull) => Writing::Refusing(error.clone().into()),
         _ => Writing::RollingOver,
     };
     let started = topic.change(|chain| {
-        let mine = chain.last().number() == number && matches!(chain.writing, Writing::Open);
+        let mine = chain.last().number == number && matches!(chain.writing, Writing::Open);
         if mine {
             chain.writing = meanwhile;
+            chain.waits_for_space = full_disk;
         }
         mine
     });
     if !started {
         return;
     }
-    if let Some(error) = &failure {
+    if let Some(error) = failure {
         tracing::error!(topic = %topic.name, segment = number, %error, "a segment failed and is being sealed");
     }
     let (broker, topic, segment) = (Arc::clone(broker), Arc::clone(topic), segment.clone());
-    tokio::spawn(async move { roll_over(&broker, &topic, &segment, failure).await });
-}
-
-async fn roll_over(broker: &Arc<Broker>, topic: &Arc<Topic>, segment: &Segment, failure: Option<StoreError>) {
-    segment.close();
-    // Closed, so this is the final length, if everything up to it becomes durable.
-    let settled = segment.wait_watermark(segment.next_index()).await;
-    let failure = settled.err().or(failure);
-    let count = segment.watermark();
-    match close_and_open(broker, topic, segment, count).await {
-        Ok(Some(next)) => {
-            let refusing = matches!(failure, Some(StoreError::DiskFull));
-            replace_last(broker, topic, segment, count, next);
-            if refusing {
-                wait_for_space(broker).await;
-            }
+    tokio::spawn(async move {
+        roll_over(&broker, &topic, &segment).await;
+        if full_disk {
+            wait_for_space(&broker).await;
             topic.change(|chain| {
-                if !matches!(chain.writing, Writing::Deleted) {
+                chain.waits_for_space = false;
+                if matches!(chain.writing, Writing::Refusing(_)) {
                     chain.writing = Writing::Open;
                 }
             });
         }
-        // Deleted meanwhile: whoever did it has told everyone.
-        Ok(None) => {}
-        Err(refusal) => {
-            if refusal.code != ErrorCode::NotReady {
-                tracing::error!(topic = %topic.name, error = %refusal, "the topic takes no more records");
-            }
-            topic.change(|chain| chain.writing = Writing::Refusing(refusal));
+    });
+}
+
+async fn roll_over(broker: &Arc<Broker>, topic: &Arc<Topic>, segment: &Segment) {
+    segment.close();
+    let at = SegmentAt { uid: segment.spec().uid, epoch: segment.spec().epoch };
+    let Some(count) = drain(broker, segment).await else {
+        return begin_seal(broker, vec![at]).await;
+    };
+    if let Err(error) = close(broker, topic, segment, at, count).await {
+        if error.code != ErrorCode::NotReady {
+            tracing::error!(topic = %topic.name, %error, "the topic takes no more records");
         }
+        topic.change(|chain| chain.writing = Writing::Refusing(error));
     }
 }
 
-/// Records the closing; returns what the next segment is, or `None` if the topic is gone.
-async fn close_and_open(
-    broker: &Broker,
-    topic: &Topic,
-    segment: &Segment,
-    count: u64,
-) -> Result<Option<SegmentSpec>, Refusal> {
-    let moves = cursor::uncommitted(topic).await;
+/// The final count, once everything that was assigned is committed. `None`: only a recovery can
+/// find it out.
+async fn drain(broker: &Broker, segment: &Segment) -> Option<u64> {
+    // Closed, so this is the final length, if everything up to it is committed.
+    let assigned = segment.next_index();
+    if !segment.has_other_copies() {
+        // What failed was never acknowledged, and nobody else has it.
+        let _ = segment.wait_watermark(assigned).await;
+        return Some(segment.watermark());
+    }
+    let drained = tokio::time::timeout(DRAIN_TIMEOUT, segment.wait_committed(assigned)).await;
+    match drained {
+        Ok(Ok(())) if segment.failure().is_none() && broker.lease.is_valid() => Some(assigned),
+        _ => None,
+    }
+}
+
+/// Proposes the closing until the metadata show the segment closed, or being recovered.
+async fn close(broker: &Broker, topic: &Topic, segment: &Segment, at: SegmentAt, count: u64) -> Result<(), Refusal> {
+    // Delivered from now on would be delivered twice.
+    topic.change(|chain| chain.cursors_here = false);
+    let cursors = cursor::final_positions(topic).await;
     let closing = Closing {
-        segment: SegmentAt { uid: segment.spec().uid, epoch: segment.spec().epoch },
+        segment: at,
         count,
         bytes: segment.size_bytes(),
         possible_loss: false,
+        holders: None,
         next: Placement::default(),
-        cursors: moves.iter().map(|taken| taken.position.clone()).collect(),
+        cursors,
     };
-    let outcome = broker.metadata.propose(Command::SealAndOpen { closings: vec![closing], at_ms: now_ms() }).await?;
-    let applied = outcome == Outcome::Applied(vec![true]);
-    cursor::settle(broker, topic, moves, applied).await;
-    if !applied {
-        return Ok(None);
+    while is_open(broker, at) {
+        let command = Command::SealAndOpen { closings: vec![closing.clone()], at_ms: now_ms() };
+        match broker.metadata.propose(command).await {
+            Ok(_) => {}
+            Err(error) if may_pass(&error) => tokio::time::sleep(REPEAT).await,
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(broker.metadata.view(|state| {
-        let (_, info) = state.topic_by_id(topic.id)?;
-        Some(spec(topic.id, &info.config, info.last()))
-    }))
+    Ok(())
 }
 
-/// Puts the sealed segment and its successor into the chain.
-fn replace_last(broker: &Broker, topic: &Topic, segment: &Segment, count: u64, next: SegmentSpec) {
-    if let Err(error) = segment.seal(count) {
-        // The metadata say where it ends; a footer only makes reading it faster.
-        tracing::warn!(topic = %topic.name, %error, "a sealed segment could not be finished");
-    }
-    let opened = broker.store.create(next);
-    topic.change(|chain| {
-        let base_offset = chain.last().base_offset + count;
-        if count == 0 {
-            chain.links.pop_back();
-        } else if let Some(last) = chain.links.back_mut() {
-            last.sealed_count = Some(count);
+/// Does this node's metadata show the segment open, at this epoch?
+fn is_open(broker: &Broker, at: SegmentAt) -> bool {
+    broker.metadata.view(|state| {
+        state.topic_by_id(at.uid.topic_id).is_some_and(|(_, topic)| {
+            let last = topic.last();
+            last.number == at.uid.number && last.epoch == at.epoch && last.phase == Phase::Open
+        })
+    })
+}
+
+/// Will the same proposal perhaps be taken later?
+fn may_pass(error: &MetadataError) -> bool {
+    matches!(error, MetadataError::NoLeader | MetadataError::Unknown | MetadataError::TooFewNodes { .. })
+}
+
+/// Has segments recovered, by whomever the Raft leader names: asks until the metadata show that it
+/// has happened.
+pub async fn begin_seal(broker: &Broker, mut segments: Vec<SegmentAt>) {
+    let stopped = broker.stopped();
+    tokio::pin!(stopped);
+    loop {
+        // Anything newer than what was meant is somebody else's business.
+        segments.retain(|at| is_last(broker, *at));
+        let some: Vec<SegmentAt> = segments.iter().copied().take(LIST_MAX).collect();
+        if some.is_empty() {
+            return;
         }
-        chain.links.push_back(Link { base_offset, sealed_count: None, segment: opened });
-    });
-    if count == 0 {
-        broker.remove_files(&[segment.spec().uid]);
+        let proposal = broker.metadata.propose(Command::BeginSeal { segments: some, recoverers: Vec::new() });
+        let outcome = tokio::select! {
+            outcome = proposal => outcome,
+            () = &mut stopped => return,
+        };
+        match outcome {
+            Ok(_) => {}
+            Err(error) if may_pass(&error) => tokio::time::sleep(REPEAT).await,
+            Err(error) => return tracing::error!(%error, "segments of an earlier run cannot be recovered"),
+        }
     }
+}
+
+fn is_last(broker: &Broker, at: SegmentAt) -> bool {
+    broker.metadata.view(|state| {
+        state
+            .topic_by_id(at.uid.topic_id)
+            .is_some_and(|(_, topic)| topic.last().number == at.uid.number && topic.last().epoch == at.epoch)
+    })
 }
 
 async fn wait_for_space(broker: &Broker) {
@@ -132,7 +183,12 @@ async fn wait_for_space(broker: &Broker) {
     }
 }
 
+/// The refusal for what needs a leader while there is none.
+pub fn no_leader() -> Refusal {
+    Refusal::new(ErrorCode::NotReady, "the topic has no leader now; nothing was done")
+}
+
 /// The refusal for records whose next segment does not come in time.
 pub fn too_slow() -> Refusal {
-    Refusal::new(ErrorCode::NotReady, "the topic's next segment could not be opened in time; nothing was stored")
+    Refusal::new(ErrorCode::NotReady, "the topic has no leader that can take records now; nothing was stored")
 }

@@ -7,43 +7,58 @@ use tokio::sync::Notify;
 
 use super::cursor::Cursors;
 use crate::error::Refusal;
-use crate::metadata::state::{Phase, SegmentAt, SegmentInfo, TopicConfig, TopicInfo};
-use crate::store::{Segment, SegmentSpec, Store};
+use crate::metadata::state::{SegmentAt, SegmentInfo, TopicConfig, TopicInfo};
+use crate::store::{Segment, SegmentSpec};
 use crate::types::SegmentUid;
 
-/// One segment of the chain with its handle.
+/// One segment of the chain.
 #[derive(Clone)]
 pub struct Link {
+    /// Position in the chain.
+    pub number: u64,
+    /// The newest epoch that this node's metadata show.
+    pub epoch: u64,
     /// Offset of its first record.
     pub base_offset: u64,
     /// Its final number of records; `None` for the last one.
     pub sealed_count: Option<u64>,
-    /// Where the records are.
-    pub segment: Segment,
+    /// This node's copy, if it has one.
+    pub segment: Option<Segment>,
 }
 
 impl Link {
-    /// Position in the chain.
-    pub fn number(&self) -> u64 {
-        self.segment.spec().uid.number
-    }
-
-    /// First offset past its committed records.
+    /// First offset past the committed records that this node knows of.
     pub fn end_offset(&self) -> u64 {
-        self.base_offset + self.sealed_count.unwrap_or_else(|| self.segment.watermark())
+        let open_end = || self.segment.as_ref().map_or(0, Segment::readable_end);
+        self.base_offset + self.sealed_count.unwrap_or_else(open_end)
     }
 }
 
 /// What an append meets.
 #[derive(Debug, Clone)]
 pub enum Writing {
-    /// The last segment takes it.
+    /// This node leads, and the last segment takes it.
     Open,
-    /// The next segment is being opened; wait.
+    /// The next segment is being opened, or the last one recovered; wait.
     RollingOver,
+    /// That node leads: pass it on.
+    Elsewhere(u64),
     /// Refused until the cause is gone (a full disk).
     Refusing(Refusal),
     /// The topic was deleted.
+    Deleted,
+}
+
+/// Who does the work for a topic now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// This node.
+    Here,
+    /// Nobody yet; wait for a change.
+    Wait,
+    /// Another node.
+    Node(u64),
+    /// Nobody ever again.
     Deleted,
 }
 
@@ -53,6 +68,11 @@ pub struct Chain {
     pub links: VecDeque<Link>,
     /// What an append meets.
     pub writing: Writing,
+    /// This node moves the topic's cursors. Not any more once their positions are on their way
+    /// into metadata together with the end of the segment.
+    pub cursors_here: bool,
+    /// The disk was full: the next segment takes nothing before there is space.
+    pub waits_for_space: bool,
 }
 
 impl Chain {
@@ -72,6 +92,16 @@ impl Chain {
         let after = self.links.partition_point(|link| link.base_offset <= offset);
         after.checked_sub(1).map(|index| &self.links[index])
     }
+
+    /// Who does the work now.
+    pub fn route(&self) -> Route {
+        match self.writing {
+            Writing::Open | Writing::Refusing(_) => Route::Here,
+            Writing::RollingOver => Route::Wait,
+            Writing::Elsewhere(node_id) => Route::Node(node_id),
+            Writing::Deleted => Route::Deleted,
+        }
+    }
 }
 
 /// A topic on this node. An idle one costs its chain and a few hundred bytes: no task, no timer.
@@ -82,34 +112,28 @@ pub struct Topic {
     pub name: Arc<str>,
     /// Settings.
     pub config: TopicConfig,
-    /// Reader positions.
-    pub cursors: Cursors,
+    cursors: RwLock<Arc<Cursors>>,
     chain: RwLock<Chain>,
     changed: Notify,
 }
 
 impl Topic {
-    /// Builds it from metadata; `open` is the handle for its last segment.
-    pub fn new(name: &str, info: &TopicInfo, store: &Store, open: Segment) -> Self {
-        let mut links: VecDeque<Link> = info
-            .segments
-            .iter()
-            .filter_map(|segment| match segment.phase {
-                Phase::Sealed { count, .. } => Some(Link {
-                    base_offset: segment.base_offset,
-                    sealed_count: Some(count),
-                    segment: store.sealed(spec(info.id, &info.config, segment), count),
-                }),
-                Phase::Open | Phase::Sealing { .. } => None,
-            })
-            .collect();
-        links.push_back(Link { base_offset: info.last().base_offset, sealed_count: None, segment: open });
+    /// A topic that metadata have, without any segment handle yet.
+    pub fn new(name: &str, info: &TopicInfo) -> Self {
+        let first = &info.segments[0];
+        let link =
+            Link { number: first.number, epoch: 0, base_offset: first.base_offset, sealed_count: None, segment: None };
         Topic {
             id: info.id,
             name: name.into(),
             config: info.config.clone(),
-            cursors: Cursors::new(&info.cursors),
-            chain: RwLock::new(Chain { links, writing: Writing::Open }),
+            cursors: RwLock::new(Arc::new(Cursors::new(&info.cursors))),
+            chain: RwLock::new(Chain {
+                links: VecDeque::from([link]),
+                writing: Writing::RollingOver,
+                cursors_here: false,
+                waits_for_space: false,
+            }),
             changed: Notify::new(),
         }
     }
@@ -144,16 +168,31 @@ impl Topic {
         self.wait_for(|chain| (!matches!(chain.writing, Writing::RollingOver)).then_some(())).await;
     }
 
+    /// Reader positions, which count while this node leads.
+    pub fn cursors(&self) -> Arc<Cursors> {
+        Arc::clone(&self.cursors.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// This node becomes the leader: the positions start from what metadata have.
+    pub fn take_cursors(&self, info: &TopicInfo) {
+        *self.cursors.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Cursors::new(&info.cursors));
+    }
+
     /// The last segment as metadata names it, for compare-and-set.
     pub fn last_at(&self) -> SegmentAt {
         let chain = self.chain();
-        let spec = chain.last().segment.spec();
-        SegmentAt { uid: spec.uid, epoch: spec.epoch }
+        let last = chain.last();
+        SegmentAt { uid: SegmentUid { topic_id: self.id, number: last.number }, epoch: last.epoch }
     }
 
-    /// First offset that is not committed yet.
+    /// First offset that is not committed yet, as far as this node knows.
     pub fn tail(&self) -> u64 {
         self.chain().last().end_offset()
+    }
+
+    /// This node's copy of a segment of the chain.
+    pub fn segment(&self, number: u64) -> Option<Segment> {
+        self.chain().links.iter().find(|link| link.number == number)?.segment.clone()
     }
 
     fn chain_mut(&self) -> RwLockWriteGuard<'_, Chain> {

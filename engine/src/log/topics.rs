@@ -1,48 +1,70 @@
-//! The topics of this node by name.
+//! The topics that this node knows of.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::topic::{Topic, Writing, spec};
+use super::topic::Topic;
 use crate::broker::{Broker, now_ms};
 use crate::error::Refusal;
-use crate::metadata::state::{Command, Outcome, Placement, TopicConfig, TopicInfo};
+use crate::metadata::state::{Command, Outcome, Placement, TopicConfig};
 use crate::protocol::{ErrorCode, TopicSettings};
-use crate::store::Store;
+use crate::store::Segment;
 
-/// Name → topic.
+/// The topics, by name and by id.
 #[derive(Default)]
 pub struct Topics {
-    by_name: RwLock<HashMap<Arc<str>, Arc<Topic>>>,
+    known: RwLock<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    by_name: HashMap<Arc<str>, Arc<Topic>>,
+    by_id: HashMap<u64, Arc<Topic>>,
 }
 
 impl Topics {
     /// The topic of this name.
     pub fn get(&self, name: &str) -> Option<Arc<Topic>> {
-        self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.known.read().unwrap_or_else(PoisonError::into_inner).by_name.get(name).cloned()
+    }
+
+    /// The topic with this id.
+    pub fn by_id(&self, id: u64) -> Option<Arc<Topic>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).cloned()
     }
 
     /// All topics, in no order.
     pub fn all(&self) -> Vec<Arc<Topic>> {
-        self.by_name.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.known.read().unwrap_or_else(PoisonError::into_inner).by_id.values().cloned().collect()
     }
 
-    /// Adds a topic that metadata has, with a fresh handle for its open segment, unless it is there.
-    pub fn insert(&self, name: &str, info: &TopicInfo, store: &Store) {
-        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        if by_name.get(name).is_some_and(|found| found.id >= info.id) {
-            return;
-        }
-        let open = store.create(spec(info.id, &info.config, info.last()));
-        let topic = Topic::new(name, info, store, open);
-        by_name.insert(Arc::clone(&topic.name), Arc::new(topic));
+    /// Adds a topic that metadata have.
+    pub fn insert(&self, topic: &Arc<Topic>) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.by_name.insert(Arc::clone(&topic.name), Arc::clone(topic));
+        known.by_id.insert(topic.id, Arc::clone(topic));
     }
 
-    fn remove(&self, topic: &Topic) {
-        let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        if by_name.get(&topic.name).is_some_and(|found| found.id == topic.id) {
-            by_name.remove(&topic.name);
+    /// Forgets a topic that metadata no longer have.
+    pub fn remove(&self, topic: &Topic) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.by_id.remove(&topic.id);
+        if known.by_name.get(&topic.name).is_some_and(|found| found.id == topic.id) {
+            known.by_name.remove(&topic.name);
         }
+    }
+
+    /// Puts this node's copy of a segment that is not sealed into its chain, if it is there.
+    pub fn attach(&self, segment: &Segment) {
+        let uid = segment.spec().uid;
+        let Some(topic) = self.by_id(uid.topic_id) else { return };
+        topic.change(|chain| {
+            if let Some(last) = chain.links.back_mut()
+                && last.number == uid.number
+            {
+                last.segment.get_or_insert_with(|| segment.clone());
+            }
+        });
     }
 }
 
@@ -62,19 +84,9 @@ pub async fn register(broker: &Broker, name: &str, settings: TopicSettings) -> R
     let placement = Placement::default();
     let command = Command::CreateTopic { name: name.to_owned(), config, placement, at_ms: now_ms() };
     let outcome = broker.metadata.propose(command).await?;
-    // Also if someone else was first: their REGISTER may not have come this far yet.
-    open_created(broker, name);
+    // Also if someone else was first: their topic may not have come this far yet.
+    broker.in_step().await;
     if matches!(outcome, Outcome::Created(_)) { Ok(()) } else { check_settings(broker, name, settings) }
-}
-
-/// Makes a topic that was just created usable on this node. Within the view, so that a `DELETE`
-/// comes either before and leaves nothing to open, or after and finds it.
-fn open_created(broker: &Broker, name: &str) {
-    broker.metadata.view(|state| {
-        if let Some(info) = state.topics.get(name) {
-            broker.topics.insert(name, info, &broker.store);
-        }
-    });
 }
 
 fn check_settings(broker: &Broker, name: &str, settings: TopicSettings) -> Result<(), Refusal> {
@@ -108,19 +120,6 @@ pub async fn delete(broker: &Broker, name: &str) -> Result<(), Refusal> {
     if broker.metadata.propose(command).await? == Outcome::Stale {
         return Err(Refusal::unknown_topic(name));
     }
-    broker.topics.remove(&topic);
-    let segments: Vec<_> = topic.change(|chain| {
-        chain.writing = Writing::Deleted;
-        chain.links.iter().map(|link| link.segment.clone()).collect()
-    });
-    for segment in &segments {
-        segment.close();
-    }
-    if let Some(open) = segments.last() {
-        // What is being written must not come after the removal. An error changes nothing here.
-        let _ = open.wait_watermark(open.next_index()).await;
-    }
-    let uids: Vec<_> = segments.iter().map(|segment| segment.spec().uid).collect();
-    broker.remove_files(&uids);
+    broker.in_step().await;
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::broker::Broker;
 use crate::error::Refusal;
 use crate::store::{Segment, StoreError, Take};
 
-/// Records that have their indices; acknowledge them once `segment.watermark()` has passed.
+/// Records that have their indices; acknowledge them once they are committed.
 pub struct Accepted {
     /// Where they are.
     pub segment: Segment,
@@ -27,6 +27,10 @@ pub enum Blocked {
     Pool,
     /// The next segment is being opened: wait for [`Topic::wait_writable`], then try again.
     RollingOver,
+    /// This node may not write now; it will, or another one.
+    NoLease,
+    /// Another node leads the topic.
+    Elsewhere(u64),
     /// This topic object is deleted; one of the same name may exist anew.
     Deleted,
     /// Refused.
@@ -42,13 +46,18 @@ pub fn try_append(
 ) -> Result<Accepted, Blocked> {
     let (segment, base_offset) = {
         let chain = topic.chain();
-        match &chain.writing {
-            Writing::Open => (chain.last().segment.clone(), chain.last().base_offset),
-            Writing::RollingOver => return Err(Blocked::RollingOver),
-            Writing::Refusing(refusal) => return Err(Blocked::Refused(refusal.clone())),
-            Writing::Deleted => return Err(Blocked::Deleted),
+        let last = chain.last();
+        match (&chain.writing, &last.segment) {
+            (Writing::Open, Some(segment)) => (segment.clone(), last.base_offset),
+            (Writing::Open, None) | (Writing::RollingOver, _) => return Err(Blocked::RollingOver),
+            (Writing::Elsewhere(node_id), _) => return Err(Blocked::Elsewhere(*node_id)),
+            (Writing::Refusing(refusal), _) => return Err(Blocked::Refused(refusal.clone())),
+            (Writing::Deleted, _) => return Err(Blocked::Deleted),
         }
     };
+    if !broker.lease.is_valid() {
+        return Err(Blocked::NoLease);
+    }
     match segment.try_append(records, take) {
         Ok(appended) => {
             if appended.full {
@@ -62,12 +71,12 @@ pub fn try_append(
             Err(Blocked::RollingOver)
         }
         Err(error @ StoreError::DiskFull) => {
-            rollover::start(broker, topic, &segment, Some(error.clone()));
+            rollover::start(broker, topic, &segment, Some(&error));
             Err(Blocked::Refused(error.into()))
         }
         // Nothing of these records was taken, so the next segment may have them.
         Err(error) => {
-            rollover::start(broker, topic, &segment, Some(error));
+            rollover::start(broker, topic, &segment, Some(&error));
             Err(Blocked::RollingOver)
         }
     }

@@ -165,6 +165,7 @@ mod tests {
                 count: 1,
                 bytes: 1,
                 possible_loss: false,
+                holders: None,
                 next: Placement::default(),
                 cursors: Vec::new(),
             };

@@ -138,6 +138,9 @@ pub struct TopicInfo {
     pub cursors: BTreeMap<String, CursorInfo>,
     /// Segments that were closed with possible loss, trimmed ones included.
     pub losses: u64,
+    /// Number of the command that last changed the chain.
+    #[serde(default)]
+    pub changed: u64,
 }
 
 impl TopicInfo {
@@ -154,7 +157,7 @@ impl TopicInfo {
 }
 
 /// Names one segment as the caller believes it to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SegmentAt {
     /// Which segment.
     pub uid: SegmentUid,
@@ -187,6 +190,9 @@ pub struct Closing {
     pub bytes: u64,
     /// Acknowledged records may be missing past `count`.
     pub possible_loss: bool,
+    /// The copies that are known to hold everything below `count`: after a recovery they become
+    /// the segment's set. `None`: the set stays as it is.
+    pub holders: Option<Vec<Replica>>,
     /// Who holds the next segment.
     pub next: Placement,
     /// Positions that moved since the last commit.
@@ -414,6 +420,7 @@ impl State {
             segments: vec![open_segment(1, 0, 1, placement, at_ms)],
             cursors: BTreeMap::new(),
             losses: 0,
+            changed: id,
         };
         self.topics.insert(name.to_owned(), topic);
         self.names.insert(id, name.to_owned());
@@ -430,7 +437,9 @@ impl State {
     }
 
     fn begin_seal(&mut self, at: SegmentAt, recoverer: Run) -> bool {
+        let changed = self.commands;
         let Some(topic) = self.last_at(at) else { return false };
+        topic.changed = changed;
         let Some(last) = topic.segments.last_mut() else { return false };
         last.epoch += 1;
         last.phase = Phase::Sealing { recoverer: recoverer.node_id, recoverer_run: recoverer.run_id };
@@ -438,7 +447,9 @@ impl State {
     }
 
     fn seal_and_open(&mut self, closing: &Closing, at_ms: u64) -> bool {
+        let changed = self.commands;
         let Some(topic) = self.last_at(closing.segment) else { return false };
+        topic.changed = changed;
         let Some(mut last) = topic.segments.pop() else { return false };
         // Who recovers a segment knows nothing of its readers.
         let by_leader = last.phase == Phase::Open;
@@ -447,6 +458,9 @@ impl State {
         if closing.count > 0 {
             last.phase = Phase::Sealed { count: closing.count, bytes: closing.bytes, at_ms };
             last.possible_loss = closing.possible_loss;
+            if let Some(holders) = &closing.holders {
+                last.replicas = holders.clone();
+            }
             topic.segments.push(last);
         }
         topic.losses += u64::from(closing.possible_loss);
@@ -459,11 +473,13 @@ impl State {
     }
 
     fn set_replicas(&mut self, uid: SegmentUid, from: &[Replica], to: &[Replica]) -> Outcome {
+        let changed = self.commands;
         let Some(topic) = self.topic_by_id_mut(uid.topic_id) else { return Outcome::Stale };
         let segment = topic.segments.iter_mut().find(|segment| segment.number == uid.number);
         match segment {
             Some(segment) if matches!(segment.phase, Phase::Sealed { .. }) && segment.replicas == from => {
                 segment.replicas = to.to_vec();
+                topic.changed = changed;
                 Outcome::Applied(vec![true])
             }
             _ => Outcome::Stale,
@@ -471,6 +487,7 @@ impl State {
     }
 
     fn trim(&mut self, topic_id: u64, upto: u64) -> Outcome {
+        let changed = self.commands;
         let Some(topic) = self.topic_by_id_mut(topic_id) else { return Outcome::Stale };
         let expired = topic
             .segments
@@ -479,8 +496,12 @@ impl State {
                 |segment| matches!(segment.phase, Phase::Sealed { count, .. } if segment.base_offset + count <= upto),
             )
             .count();
+        if expired == 0 {
+            return Outcome::Stale;
+        }
         topic.segments.drain(..expired);
-        if expired == 0 { Outcome::Stale } else { Outcome::Applied(vec![true]) }
+        topic.changed = changed;
+        Outcome::Applied(vec![true])
     }
 
     fn commit_cursors(&mut self, commit: &CursorCommit) -> bool {

@@ -26,7 +26,15 @@ fn at(topic_id: u64, number: u64, epoch: u64) -> SegmentAt {
 }
 
 fn seal(segment: SegmentAt, count: u64) -> Command {
-    let closing = Closing { segment, count, bytes: 100, possible_loss: false, next: placement(), cursors: Vec::new() };
+    let closing = Closing {
+        segment,
+        count,
+        bytes: 100,
+        possible_loss: false,
+        holders: None,
+        next: placement(),
+        cursors: Vec::new(),
+    };
     Command::SealAndOpen { closings: vec![closing], at_ms: 6 }
 }
 
@@ -121,6 +129,7 @@ fn a_recoverer_sets_no_cursors() {
         count: 10,
         bytes: 100,
         possible_loss: false,
+        holders: None,
         next: placement(),
         cursors: moves.clone(),
     };

@@ -19,8 +19,9 @@ use tokio::time::Sleep;
 use super::buffers::Reservation;
 use super::input::{Filled, Input};
 use super::output::Output;
+use super::scattered::Scattered;
 use super::writes::Writes;
-use crate::broker::{Answer, Broker};
+use crate::broker::{Answer, Broker, Origin, TRY_AGAIN};
 use crate::error::Refusal;
 use crate::log::acks::{Acks, Batch};
 use crate::log::rollover;
@@ -28,6 +29,7 @@ use crate::log::topic::Topic;
 use crate::log::topics;
 use crate::log::writer::{Blocked, try_append};
 use crate::protocol::command::DEFAULT_FETCH_BYTES;
+use crate::protocol::frame::put_frame;
 use crate::protocol::{ErrorCode, FrameError, Frames, Records, Request, TopicSettings, reply};
 use crate::store::Take;
 
@@ -68,6 +70,14 @@ enum Next<'a> {
     Request(Request<'a>),
     BadRequest(Refusal),
     BadFrame(Refusal),
+}
+
+/// Where the records of a group went.
+enum Stored {
+    /// All of them were stored, or refused, here.
+    Here,
+    /// Another node leads the topic; the first `taken` are stored here.
+    Elsewhere { taken: usize },
 }
 
 /// The state of one connection. Its task is the only one that touches it.
@@ -327,13 +337,18 @@ impl Connection {
         (frames.consumed(), Next::Incomplete { missing: frames.missing() })
     }
 
-    /// Appends the collected `PUT`s, topic by topic.
+    /// Appends the collected `PUT`s, topic by topic. Those for topics that another node leads are
+    /// passed on.
     async fn store_writes(&mut self, bytes: &[u8]) -> Result<(), Close> {
         let records = self.writes.len();
         let slices = self.writes.slices(bytes);
         let mut batch = self.acks.puts(records);
         for group in 0..self.writes.groups() {
-            self.store_group(group, &slices[self.writes.range(group)], &mut batch).await?;
+            let stored = self.store_group(group, &slices[self.writes.range(group)], &mut batch).await?;
+            if let Stored::Elsewhere { taken } = stored {
+                Box::pin(self.store_elsewhere(group, taken, &slices, &mut batch)).await?;
+                break;
+            }
         }
         if self.writes.groups() > 1 || batch.is_split() {
             batch.set_order(self.writes.order(), self.writes.counts());
@@ -344,16 +359,16 @@ impl Connection {
         Ok(())
     }
 
-    async fn store_group(&mut self, group: usize, records: &[&[u8]], batch: &mut Batch) -> Result<(), Close> {
+    async fn store_group(&mut self, group: usize, records: &[&[u8]], batch: &mut Batch) -> Result<Stored, Close> {
         let mut rest = records;
         while !rest.is_empty() {
             let topic = match self.writes.topic(group) {
                 Ok(topic) => Arc::clone(topic),
                 Err(name) => {
-                    let created = Box::pin(auto_create(&self.broker, name)).await;
-                    if let Err(refusal) = created {
+                    let found = Box::pin(find_or_create(&self.broker, name)).await;
+                    if let Err(refusal) = found {
                         batch.refused(rest.len() as u32, refusal);
-                        return Ok(());
+                        return Ok(Stored::Here);
                     }
                     self.writes.look_up_again(&self.broker.topics, group);
                     continue;
@@ -365,14 +380,36 @@ impl Connection {
                     batch.accepted(&topic, accepted);
                 }
                 Err(Blocked::Deleted) => self.writes.look_up_again(&self.broker.topics, group),
+                Err(Blocked::Elsewhere(_)) => return Ok(Stored::Elsewhere { taken: records.len() - rest.len() }),
                 Err(blocked) => {
                     if let Err(refusal) = self.unblock(&topic, blocked).await? {
                         batch.refused(rest.len() as u32, refusal);
-                        return Ok(());
+                        return Ok(Stored::Here);
                     }
                 }
             }
         }
+        Ok(Stored::Here)
+    }
+
+    /// From `group` on (of which the first `taken` records are stored here), some groups want
+    /// another node. What this node leads goes first; the rest is passed on, all nodes at once.
+    async fn store_elsewhere(
+        &mut self,
+        group: usize,
+        taken: usize,
+        slices: &[&[u8]],
+        batch: &mut Batch,
+    ) -> Result<(), Close> {
+        let mut scattered = Scattered::new(Duration::from_millis(self.broker.config.write_wait_ms));
+        for index in group..self.writes.groups() {
+            let records = &slices[self.writes.range(index)];
+            let records = if index == group { &records[taken..] } else { records };
+            scattered.add(self.writes.topic(index).map(Arc::clone).map_err(str::to_owned), records);
+        }
+        let broker = Arc::clone(&self.broker);
+        self.settling(Box::pin(scattered.store(&broker))).await?;
+        scattered.into_parts(batch);
         Ok(())
     }
 
@@ -390,6 +427,20 @@ impl Connection {
                 let waited = self.settling(Box::pin(tokio::time::timeout(limit, topic.wait_writable()))).await?;
                 Ok(waited.map_err(|_| rollover::too_slow()))
             }
+            Blocked::NoLease => {
+                let limit = Duration::from_millis(self.broker.config.write_wait_ms);
+                let broker = Arc::clone(&self.broker);
+                let led = topic.chain().route();
+                let may_go_on = async move {
+                    while !broker.lease.is_valid() && topic.chain().route() == led {
+                        tokio::time::sleep(TRY_AGAIN).await;
+                    }
+                };
+                let waited = self.settling(Box::pin(tokio::time::timeout(limit, may_go_on))).await?;
+                Ok(waited.map_err(|_| rollover::too_slow()))
+            }
+            // The caller passes it on; nothing is to be waited for.
+            Blocked::Elsewhere(_) => Ok(Ok(())),
             Blocked::Deleted => Ok(Err(Refusal::unknown_topic(&topic.name))),
             Blocked::Refused(refusal) => Ok(Err(refusal)),
         }
@@ -411,7 +462,7 @@ impl Connection {
         let slices: Vec<&[u8]> = records.iter().collect();
         loop {
             let Some(topic) = self.broker.topics.get(name) else {
-                match auto_create(&self.broker, name).await {
+                match find_or_create(&self.broker, name).await {
                     Ok(()) => continue,
                     Err(refusal) => {
                         self.acks.push_refusal(refusal);
@@ -425,6 +476,7 @@ impl Connection {
                     self.acks.push_append(&topic, accepted);
                     return Ok(());
                 }
+                Err(Blocked::Elsewhere(_)) => return Box::pin(self.append_elsewhere(&topic, &slices)).await,
                 Err(blocked) => {
                     if let Err(refusal) = self.unblock(&topic, blocked).await? {
                         self.acks.push_refusal(refusal);
@@ -433,6 +485,20 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// An `APPEND` that another node stores, all or none.
+    async fn append_elsewhere(&mut self, topic: &Arc<Topic>, records: &[&[u8]]) -> Result<(), Close> {
+        let mut scattered = Scattered::new(Duration::from_millis(self.broker.config.write_wait_ms));
+        scattered.add_whole(topic, records);
+        let broker = Arc::clone(&self.broker);
+        self.settling(Box::pin(scattered.store(&broker))).await?;
+        self.broker.counters.records_in.fetch_add(records.len() as u64, Ordering::Relaxed);
+        match scattered.into_append(&mut self.acks) {
+            Ok(()) => {}
+            Err(refusal) => self.acks.push_refusal(refusal),
+        }
+        Ok(())
     }
 
     /// Any other verb: after everything before it, and before everything after it.
@@ -456,7 +522,7 @@ impl Connection {
             }
         };
         let broker = Arc::clone(&self.broker);
-        let answer = self.settling(Box::pin(broker.execute(request))).await?;
+        let answer = self.settling(Box::pin(broker.execute(request, Origin::Client))).await?;
         self.put_answer(answer);
         if self.output.is_full() {
             self.settle_and_send().await?;
@@ -482,6 +548,12 @@ impl Connection {
             Ok(Answer::Empty) => reply::put_empty(out),
             Ok(Answer::Payload(record)) => reply::put_payload(out, &record),
             Ok(Answer::Json(json)) => reply::put_json(out, &json),
+            Ok(Answer::Raw(body)) => put_frame(out, &body),
+            // Said to other nodes only.
+            Ok(Answer::Moved) => {
+                let refusal = rollover::no_leader();
+                reply::put_err(out, refusal.code, &refusal.text);
+            }
             Ok(Answer::Fetched(read)) => {
                 reply::put_fetched_head(out, read.next_offset, read.count, read.bytes());
                 self.output.push_records(read.chunks);
@@ -508,12 +580,16 @@ impl Connection {
     }
 }
 
-/// With `--auto-create` a write makes its topic, with the defaults.
-async fn auto_create(broker: &Broker, name: &str) -> Result<(), Refusal> {
-    if !broker.config.auto_create {
-        return Err(Refusal::unknown_topic(name));
+/// A topic that this node does not know may have been made elsewhere just now; with `--auto-create`
+/// a write makes it, with the defaults.
+pub(super) async fn find_or_create(broker: &Broker, name: &str) -> Result<(), Refusal> {
+    match broker.topic(name).await {
+        Ok(_) => Ok(()),
+        Err(refusal) if refusal.code == ErrorCode::UnknownTopic && broker.config.auto_create => {
+            topics::register(broker, name, TopicSettings::default()).await
+        }
+        Err(refusal) => Err(refusal),
     }
-    topics::register(broker, name, TopicSettings::default()).await
 }
 
 fn bad_frame(error: &FrameError) -> Refusal {

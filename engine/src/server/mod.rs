@@ -17,6 +17,7 @@ pub mod buffers;
 mod connection;
 mod input;
 mod output;
+mod scattered;
 mod writes;
 
 use self::connection::Connection;

@@ -138,7 +138,7 @@ const SLOW_TIME: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Write {
     pub(super) segment: Arc<Inner>,
-    pub(super) batch: Batch,
+    pub(super) batch: Arc<Batch>,
     pub(super) file: Arc<File>,
     pub(super) position: u64,
 }
@@ -181,19 +181,24 @@ pub(super) fn prepare(segment: Arc<Inner>) -> Option<Write> {
         state.in_flight = true;
         (batch, state.durable_position.max(DATA_START), state.reserved_end)
     };
-    batch.close(BatchHeader {
-        crc: 0,
-        length: 0,
-        uid: segment.spec.uid,
-        epoch: segment.spec.epoch,
-        base_index: batch.base_index,
-        count: 0,
-        timestamp_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64,
-    });
+    if !batch.is_raw() {
+        batch.close(BatchHeader {
+            crc: 0,
+            length: 0,
+            uid: segment.spec.uid,
+            epoch: segment.spec.epoch,
+            base_index: batch.base_index,
+            count: 0,
+            timestamp_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64,
+        });
+    }
     match make_place(&segment, position + batch.total_bytes() as u64, reserved_end) {
-        Ok(file) => Some(Write { segment, batch, file, position }),
+        Ok(file) => {
+            let batch = Arc::new(batch);
+            segment.submitted(&batch);
+            Some(Write { segment, batch, file, position })
+        }
         Err(error) => {
-            batch.release(&segment.shared.pool);
             segment.fail(&error, "making room");
             None
         }
@@ -297,14 +302,18 @@ fn create_file(segment: &Arc<Inner>) -> io::Result<Arc<File>> {
 pub(super) fn complete(write: Write, result: io::Result<()>) {
     let Write { segment, batch, position, .. } = write;
     let (bytes, base, end) = (batch.total_bytes() as u64, batch.base_index, batch.end_index());
-    batch.release(&segment.shared.pool);
+    let raw = batch.is_raw();
+    drop(batch);
     if let Err(error) = result {
         segment.fail(&error, "writing");
         return;
     }
     let more = segment.advance(bytes, base, end);
     start_writeback(&segment, position + bytes, bytes);
-    if more {
+    if more && raw {
+        // Nobody waits here for what another node has sent.
+        segment.shared.queue.push(segment.clone());
+    } else if more {
         segment.hand_over();
     }
 }

@@ -134,7 +134,7 @@ fn flush_all(segments: &[Arc<Inner>]) {
 
 /// A failed flush is never tried again: the kernel may have dropped the pages (design: failure
 /// rules), so the segment ends here.
-fn flush_or_fail(segment: &Inner) {
+fn flush_or_fail(segment: &Arc<Inner>) {
     match flush(segment) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => segment.fail(&error, "flushing"),
         // Removed meanwhile: there is nothing to flush.
@@ -163,8 +163,8 @@ pub(super) fn flush(segment: &Inner) -> io::Result<()> {
 }
 
 /// Flushes the data, cuts what lies past the sealed count, then writes index and footer.
-fn seal(segment: &Inner) -> io::Result<()> {
-    segment.waiters.until_blocking(|| (!lock(&segment.state).in_flight).then_some(()));
+fn seal(segment: &Arc<Inner>) -> io::Result<()> {
+    segment.settle();
     let (count, index) = {
         let state = lock(&segment.state);
         (state.sealed_count.unwrap_or(0), state.index.clone())
@@ -187,8 +187,12 @@ fn seal(segment: &Inner) -> io::Result<()> {
     // Gives back what was reserved beyond the end.
     file.set_len(data_end + bytes.len() as u64)?;
     shared.disk.flush(&file)?;
-    lock(&segment.state).durable_position = data_end;
-    Ok(())
+    let mut state = lock(&segment.state);
+    state.durable_position = data_end;
+    state.index.cut(data_end);
+    drop(state);
+    // Whole and closed: nothing that was promised for it matters any more.
+    shared.fences.forget(&[segment.spec.uid]).map_err(io::Error::other)
 }
 
 /// Where the batches below `count` end.

@@ -1,6 +1,7 @@
 //! A batch in memory: records copied into pool chunks, with room for the header in front.
 
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, Crc, RECORD_PREFIX_BYTES};
 use super::pool::{CHUNK_BYTES, Chunk, Pool};
@@ -16,10 +17,14 @@ fn batch_bytes_max(tier: Tier) -> usize {
     }
 }
 
-/// Records on their way to the disk.
+/// Records on their way to the disk, and to the replicas. Its memory goes back to the pool when
+/// the last of them has let go of it.
 #[derive(Debug)]
 pub struct Batch {
+    pool: Arc<Pool>,
     chunks: Vec<Chunk>,
+    /// Made of batches that were closed elsewhere: nothing is added or summed up here.
+    raw: bool,
     used: usize,
     /// Of the records up to `checked`: chunks are summed up as they fill, while they are in the
     /// CPU's cache.
@@ -33,15 +38,31 @@ pub struct Batch {
 
 impl Batch {
     /// An empty one. Has no memory until [`Batch::reserve`].
-    pub fn new(base_index: u64) -> Self {
+    pub(super) fn new(base_index: u64, pool: &Arc<Pool>) -> Self {
         Batch {
+            pool: Arc::clone(pool),
             chunks: Vec::new(),
+            raw: false,
             used: BATCH_HEADER_BYTES,
             crc: Crc::new(),
             checked: BATCH_HEADER_BYTES,
             base_index,
             count: 0,
         }
+    }
+
+    /// An empty run of batches that were closed elsewhere.
+    pub(super) fn raw(base_index: u64, pool: &Arc<Pool>) -> Self {
+        let mut batch = Batch::new(base_index, pool);
+        batch.raw = true;
+        batch.used = 0;
+        batch.checked = 0;
+        batch
+    }
+
+    /// Was it closed elsewhere?
+    pub(super) fn is_raw(&self) -> bool {
+        self.raw
     }
 
     /// Bytes that `records` will take in a batch.
@@ -55,9 +76,9 @@ impl Batch {
     }
 
     /// Takes chunks for `bytes` more from the pool; false, and nothing changed, if it has none.
-    pub fn reserve(&mut self, bytes: usize, pool: &Pool) -> bool {
+    pub fn reserve(&mut self, bytes: usize) -> bool {
         let wanted = (self.used + bytes).div_ceil(CHUNK_BYTES);
-        pool.take(wanted.saturating_sub(self.chunks.len()), &mut self.chunks)
+        self.pool.take(wanted.saturating_sub(self.chunks.len()), &mut self.chunks)
     }
 
     /// Copies a record; space was reserved.
@@ -67,6 +88,12 @@ impl Batch {
         self.count += 1;
     }
 
+    /// Copies a whole batch as it lies; space was reserved.
+    pub(super) fn push_raw(&mut self, batch: &[u8], count: u32) {
+        self.copy(batch);
+        self.count += count;
+    }
+
     fn copy(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let (chunk, at) = (self.used / CHUNK_BYTES, self.used % CHUNK_BYTES);
@@ -74,7 +101,7 @@ impl Batch {
             self.chunks[chunk][at..at + length].copy_from_slice(&bytes[..length]);
             self.used += length;
             bytes = &bytes[length..];
-            if at + length == CHUNK_BYTES {
+            if at + length == CHUNK_BYTES && !self.raw {
                 self.sum_up();
             }
         }
@@ -122,9 +149,10 @@ impl Batch {
         let encoded = header.seal(std::mem::take(&mut self.crc));
         self.chunks[0][..BATCH_HEADER_BYTES].copy_from_slice(&encoded);
     }
+}
 
-    /// Gives its memory back.
-    pub fn release(mut self, pool: &Pool) {
-        pool.give_back(&mut self.chunks);
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.pool.give_back(&mut self.chunks);
     }
 }

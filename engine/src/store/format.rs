@@ -48,6 +48,14 @@
 //! 0      4     8          16       20     24   32 0          8        16         24       28    32
 //! │magic │ crc │ sequence │ length │ parts │ id │ │ topic id │ number │ position │ length │ 0×4 │
 //! ```
+//!
+//! **Fences** (`fences`, see [`super::fences`]): entries of 64 bytes, one behind the other, then
+//! zeros. The last entry of a segment counts.
+//!
+//! ```text
+//! 0      4     8          16       24         32            40      48         64
+//! │magic │ crc │ topic id │ number │ promised │ whole since │ flags │ reserved │
+//! ```
 
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -73,6 +81,7 @@ const MARK_MAGIC: u32 = u32::from_le_bytes(*b"WMRK");
 const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"WBAT");
 const FOOTER_MAGIC: u32 = u32::from_le_bytes(*b"WFTR");
 const ROUND_MAGIC: u32 = u32::from_le_bytes(*b"WJRN");
+const FENCE_MAGIC: u32 = u32::from_le_bytes(*b"WFNC");
 
 /// The magic that every batch starts with; recovery looks for it behind damage.
 pub const BATCH_MAGIC_BYTES: [u8; 4] = *b"WBAT";
@@ -491,6 +500,61 @@ impl PartHeader {
     }
 }
 
+/// What a node has promised about its copy of a segment, and what it knows of the copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FenceEntry {
+    /// The segment.
+    pub uid: SegmentUid,
+    /// Appends of an older epoch than this are refused; 0 if nothing was promised yet.
+    pub promised: u64,
+    /// Crashes of the machine that this disk had seen when the copy was last known to be whole.
+    pub whole_since: u64,
+    /// Records that were acknowledged may be missing, for another reason than a crash of the machine.
+    pub damaged: bool,
+    /// The segment is sealed or gone: earlier entries no longer count.
+    pub forgotten: bool,
+}
+
+impl FenceEntry {
+    /// Encoded size.
+    pub const BYTES: usize = 64;
+
+    /// As it lies on disk.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut out = [0; Self::BYTES];
+        put_u32(&mut out, 0, FENCE_MAGIC);
+        put_u64(&mut out, 8, self.uid.topic_id);
+        put_u64(&mut out, 16, self.uid.number);
+        put_u64(&mut out, 24, self.promised);
+        put_u64(&mut out, 32, self.whole_since);
+        put_u64(&mut out, 40, u64::from(self.damaged) | u64::from(self.forgotten) << 1);
+        let crc = Crc::of(&out[8..]);
+        put_u32(&mut out, 4, crc);
+        out
+    }
+
+    /// Reads and checks it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        if bytes.len() < Self::BYTES {
+            return Err(FormatError::Short);
+        }
+        if u32_at(bytes, 0) != FENCE_MAGIC {
+            return Err(FormatError::Magic);
+        }
+        if u32_at(bytes, 4) != Crc::of(&bytes[8..Self::BYTES]) {
+            return Err(FormatError::Checksum);
+        }
+        let flags = u64_at(bytes, 40);
+        Ok(FenceEntry {
+            uid: SegmentUid { topic_id: u64_at(bytes, 8), number: u64_at(bytes, 16) },
+            promised: u64_at(bytes, 24),
+            whole_since: u64_at(bytes, 32),
+            damaged: flags & 1 != 0,
+            forgotten: flags & 2 != 0,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -528,6 +592,17 @@ mod tests {
             prop_assert_eq!(Footer::decode_index(&bytes).unwrap(), index);
             let mark = FlushedMark { position: data_end, index: count };
             prop_assert_eq!(FlushedMark::decode(&mark.encode()), mark);
+        }
+
+        #[test]
+        fn a_fence_survives_round_trip_and_any_flipped_bit_is_noticed(
+            topic_id: u64, number: u64, promised: u64, whole_since: u64, damaged: bool, forgotten: bool, flip in 0usize..512,
+        ) {
+            let entry = FenceEntry { uid: SegmentUid { topic_id, number }, promised, whole_since, damaged, forgotten };
+            let mut bytes = entry.encode();
+            prop_assert_eq!(FenceEntry::decode(&bytes), Ok(entry));
+            bytes[flip / 8] ^= 1 << (flip % 8);
+            prop_assert!(FenceEntry::decode(&bytes).is_err());
         }
 
         #[test]

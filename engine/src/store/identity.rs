@@ -24,6 +24,9 @@ struct Record {
     journal_id: String,
     /// The last run ended after it had flushed everything.
     clean: bool,
+    /// How often the machine went down with data that may not have been flushed.
+    #[serde(default)]
+    crashes: u64,
 }
 
 /// An opened, locked data directory.
@@ -67,9 +70,18 @@ impl Identity {
         self.machine_crashed
     }
 
-    /// From here on the directory is in use: another boot, an empty journal, not clean.
+    /// How often the machine went down with data that may not have been flushed. A copy that was
+    /// whole at an earlier count is in doubt.
+    pub(super) fn crashes(&self) -> u64 {
+        self.record.crashes
+    }
+
+    /// From here on the directory is in use: another boot, an empty journal, not clean. A crash of
+    /// the machine is counted in the same write that records the new boot id, so that no run can
+    /// take the one for granted without the other.
     pub(super) fn begin_run(&mut self) -> Result<(), StoreError> {
         let failed = |error| StoreError::io(format!("writing {}", self.path.display()), error);
+        self.record.crashes += u64::from(self.machine_crashed);
         self.record.boot_id = boot_id();
         self.record.journal_id = random_hex(8).map_err(failed)?;
         self.record.clean = false;
@@ -126,6 +138,7 @@ fn fresh() -> io::Result<Record> {
         boot_id: boot_id(),
         journal_id: random_hex(8)?,
         clean: true,
+        crashes: 0,
     })
 }
 

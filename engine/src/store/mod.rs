@@ -25,8 +25,10 @@ mod bell;
 mod blocking;
 #[cfg(test)]
 mod conformance;
+mod copies;
 pub mod disk;
 pub mod fault;
+mod fences;
 mod files;
 pub mod format;
 mod identity;
@@ -47,10 +49,13 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
+pub use batch::Batch;
+pub use copies::{Certainty, RawBatches, RawError, Standing};
 pub use segment::Segment;
 
 use background::{Background, Task};
 use disk::{Disk, RealDisk};
+use fences::Fences;
 use files::Files;
 use identity::Identity;
 use pool::{Pool, lock};
@@ -147,6 +152,18 @@ pub enum StoreError {
         /// The first failure.
         reason: Arc<str>,
     },
+    /// The segment was sealed before these records: they are not stored.
+    #[error("segment {uid} ended before these records; they are not stored")]
+    Cut {
+        /// Which segment.
+        uid: SegmentUid,
+    },
+    /// Too few copies answered in time; the records may be stored, or not.
+    #[error("segment {uid}: too few copies have confirmed the records in time")]
+    Undecided {
+        /// Which segment.
+        uid: SegmentUid,
+    },
     /// Stored bytes are not what was written.
     #[error("segment {uid}: records {first_index}..{end_index} are damaged: {reason}")]
     Corrupt {
@@ -190,12 +207,28 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Does a segment that answers so take no more records? (The others say only what became of
+    /// some records.)
+    pub fn ends_segment(&self) -> bool {
+        !matches!(self, StoreError::Cut { .. } | StoreError::Undecided { .. })
+    }
+
     fn io(what: impl Into<Arc<str>>, error: io::Error) -> Self {
         if error.raw_os_error() == Some(libc::ENOSPC) {
             return StoreError::DiskFull;
         }
         StoreError::Io { what: what.into(), error: Arc::new(error) }
     }
+}
+
+/// Hears what happens to a segment that other nodes hold copies of. Called by whichever thread
+/// writes, without the segment's lock: it must not block.
+pub trait Observer: Send + Sync + std::fmt::Debug {
+    /// A batch is closed and about to be written. Called for one batch of a segment at a time, in
+    /// their order.
+    fn submitted(&self, segment: &Segment, batch: &Arc<Batch>);
+    /// The watermark has moved, or the segment has failed.
+    fn progressed(&self, segment: &Segment);
 }
 
 /// A run of consecutive records, as they lie on disk, CRC-checked.
@@ -234,7 +267,8 @@ pub struct Store {
 pub(crate) struct Shared {
     disk: Arc<dyn Disk>,
     files: Files,
-    pool: Pool,
+    fences: Fences,
+    pool: Arc<Pool>,
     queue: appender::Queue,
     slow_writes: appender::SlowWrites,
     journal: journal::Journal,
@@ -280,12 +314,14 @@ impl Store {
         }
         let machine_crashed = identity.machine_crashed();
         identity.begin_run()?;
+        let fences = Fences::open(config.data_dir.join("fences"), identity.crashes(), Arc::clone(&disk))?;
         let (queue, bell_fd) = make_queue(&config, &*disk);
         let (background, tasks) = Background::new();
         let shared = Arc::new(Shared {
             disk,
             files,
-            pool: Pool::new(config.pool_bytes),
+            fences,
+            pool: Arc::new(Pool::new(config.pool_bytes)),
             queue,
             slow_writes: appender::SlowWrites::new(),
             journal: journal::Journal::new(journal_path, identity.journal_id()),
@@ -314,7 +350,13 @@ impl Store {
 
     /// Opens a new, empty segment for appends. Touches no file before the first append.
     pub fn create(&self, spec: SegmentSpec) -> Segment {
-        Segment::new(&self.running.shared, spec, 0, State { loaded: true, ..State::default() })
+        Segment::new(&self.running.shared, spec, 0, State { loaded: true, ..State::default() }, None)
+    }
+
+    /// As [`Store::create`], for a segment that other nodes hold copies of too: its records are
+    /// committed by [`Segment::commit`], not by being stored here.
+    pub fn create_observed(&self, spec: SegmentSpec, observer: Arc<dyn Observer>) -> Segment {
+        Segment::new(&self.running.shared, spec, 0, State { loaded: true, ..State::default() }, Some(observer))
     }
 
     /// Recovers a segment that an earlier run left open: cuts the torn tail, flushes what is
@@ -325,8 +367,13 @@ impl Store {
 
     /// A handle to a segment that metadata shows sealed at `count`. Cheap: opens no file.
     pub fn sealed(&self, spec: SegmentSpec, count: u64) -> Segment {
-        let segment =
-            Segment::new(&self.running.shared, spec, count, State { sealed_count: Some(count), ..State::default() });
+        let segment = Segment::new(
+            &self.running.shared,
+            spec,
+            count,
+            State { sealed_count: Some(count), finishing: true, ..State::default() },
+            None,
+        );
         segment.close();
         segment
     }

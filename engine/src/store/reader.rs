@@ -17,7 +17,7 @@ pub(super) fn read(
     recovery::load_if_sealed(segment)?;
     let (limit, start, end) = {
         let state = lock(&segment.state);
-        let limit = state.sealed_count.unwrap_or_else(|| segment.watermark());
+        let limit = state.sealed_count.map_or_else(|| segment.readable_end(), |count| count.min(segment.watermark()));
         if let Some(range) = state.damaged.iter().find(|range| range.contains(&from)) {
             return Err(corrupt(segment, from, range.end, "found at the start of the process"));
         }

@@ -19,7 +19,7 @@ use super::format::{
 use super::index::SparseIndex;
 use super::pool::lock;
 use super::segment::{Inner, Segment, State};
-use super::{Recovered, SegmentSpec, Shared, StoreError};
+use super::{Observer, Recovered, SegmentSpec, Shared, StoreError};
 use crate::types::{SegmentUid, Tier};
 
 /// Bytes that a scan reads at once.
@@ -27,37 +27,71 @@ const WINDOW_BYTES: u64 = 1024 * 1024;
 
 /// See [`super::Store::recover`].
 pub(super) fn recover(shared: &Arc<Shared>, spec: SegmentSpec) -> Result<(Segment, Recovered), StoreError> {
+    let found = find(shared, spec, None)?;
+    found.0.close();
+    Ok(found)
+}
+
+/// See [`super::Store::open_copy`].
+pub(super) fn reopen(
+    shared: &Arc<Shared>,
+    spec: SegmentSpec,
+    observer: Arc<dyn Observer>,
+) -> Result<(Segment, Recovered), StoreError> {
+    let (segment, recovered) = find(shared, spec, Some(observer))?;
+    // Its own records it takes no more: those of an earlier run may be with others and not here.
+    segment.close();
+    let entry = shared.fences.get(spec.uid);
+    let mut state = lock(&segment.inner().state);
+    state.known = entry.is_some();
+    state.promised = entry.map_or(0, |entry| entry.promised);
+    drop(state);
+    Ok((segment, recovered))
+}
+
+fn find(
+    shared: &Arc<Shared>,
+    spec: SegmentSpec,
+    observer: Option<Arc<dyn Observer>>,
+) -> Result<(Segment, Recovered), StoreError> {
     let unflushed_may_be_lost = shared.machine_crashed && spec.tier == Tier::PageCache;
     let what = || format!("recovering {}", shared.files.path(spec.uid).display());
     let file = match shared.files.get(spec.uid) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(missing(shared, spec, unflushed_may_be_lost));
+            return Ok(missing(shared, spec, unflushed_may_be_lost, observer));
         }
         Err(error) => return Err(StoreError::io(what(), error)),
     };
     let scan = scan(&file, &*shared.disk, spec.uid, u64::MAX).map_err(|error| StoreError::io(what(), error))?;
+    if scan.torn_bytes > 0 {
+        tracing::info!(segment = %spec.uid, torn_bytes = scan.torn_bytes, "cut a torn tail that was never acknowledged");
+    }
+    if scan.count == 0 {
+        // Not even its header is sure to be whole: the first append makes the file anew.
+        return Ok(missing(shared, spec, unflushed_may_be_lost, observer));
+    }
     let recovered = Recovered {
         count: scan.count,
         epoch: scan.epoch,
         possible_loss: unflushed_may_be_lost,
         damaged: scan.damaged.clone(),
     };
-    if scan.torn_bytes > 0 {
-        tracing::info!(segment = %spec.uid, torn_bytes = scan.torn_bytes, "cut a torn tail that was never acknowledged");
-    }
     file.set_len(scan.end).map_err(|error| StoreError::io(what(), error))?;
-    let segment = Segment::new(shared, spec, scan.count, scan.into_state());
-    segment.close();
+    let segment = Segment::new(shared, spec, scan.count, scan.into_state(), observer);
     // It counts only once it is on the device: the next crash must not take back what this
     // recovery has shown.
     background::flush(segment.inner()).map_err(|error| StoreError::io(what(), error))?;
     Ok((segment, recovered))
 }
 
-fn missing(shared: &Arc<Shared>, spec: SegmentSpec, possible_loss: bool) -> (Segment, Recovered) {
-    let segment = Segment::new(shared, spec, 0, State { loaded: true, ..State::default() });
-    segment.close();
+fn missing(
+    shared: &Arc<Shared>,
+    spec: SegmentSpec,
+    possible_loss: bool,
+    observer: Option<Arc<dyn Observer>>,
+) -> (Segment, Recovered) {
+    let segment = Segment::new(shared, spec, 0, State { loaded: true, ..State::default() }, observer);
     (segment, Recovered { count: 0, epoch: 0, possible_loss, damaged: Vec::new() })
 }
 

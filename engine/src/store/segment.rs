@@ -6,6 +6,10 @@
 //! ```
 //! `watermark` only rises. What is at or past it may still vanish, so nobody acknowledges or
 //! reads it.
+//!
+//! With other copies the *committed tail* takes the watermark's place towards producers and
+//! readers: an [`Observer`] hears of every batch, and says through [`Segment::commit`] up to where
+//! enough copies hold the records. Without an observer the two are one.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +22,7 @@ use super::format::DATA_START;
 use super::index::SparseIndex;
 use super::pool::{CHUNK_BYTES, lock};
 use super::waiters::{Waiters, block_on};
-use super::{Appended, ReadBatch, SegmentSpec, Shared, StoreError, Take, appender, reader};
+use super::{Appended, Observer, ReadBatch, SegmentSpec, Shared, StoreError, Take, appender, reader};
 use crate::types::Tier;
 
 /// A handle to one segment. Cheap to clone.
@@ -34,6 +38,8 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     pub(super) state: Mutex<State>,
     watermark: AtomicU64,
+    committed: AtomicU64,
+    pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) waiters: Waiters,
 }
 
@@ -68,20 +74,41 @@ pub(super) struct State {
     pub(super) damaged: Vec<std::ops::Range<u64>>,
     /// On the background thread's list of segments to flush.
     pub(super) dirty: bool,
+    /// Appends of an older epoch than this are refused.
+    pub(super) promised: u64,
+    /// Index and footer are being written, or are there.
+    pub(super) finishing: bool,
+    /// It is on record that this node has a copy.
+    pub(super) known: bool,
+    /// Whoever waits for the commit of a record below this is told that its outcome is not known.
+    pub(super) undecided_below: u64,
 }
 
 impl Segment {
-    pub(super) fn new(shared: &Arc<Shared>, spec: SegmentSpec, count: u64, state: State) -> Self {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        spec: SegmentSpec,
+        count: u64,
+        state: State,
+        observer: Option<Arc<dyn Observer>>,
+    ) -> Self {
         let state = State { next_index: count, ..state };
+        let committed = if observer.is_none() { count } else { 0 };
         Segment {
             inner: Arc::new(Inner {
                 spec,
                 shared: Arc::clone(shared),
                 state: Mutex::new(state),
                 watermark: AtomicU64::new(count),
+                committed: AtomicU64::new(committed),
+                observer,
                 waiters: Waiters::default(),
             }),
         }
+    }
+
+    pub(super) fn of(inner: &Arc<Inner>) -> Self {
+        Segment { inner: Arc::clone(inner) }
     }
 
     pub(super) fn inner(&self) -> &Arc<Inner> {
@@ -104,7 +131,7 @@ impl Segment {
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }
-        if state.closed {
+        if state.closed || state.promised > inner.spec.epoch {
             return Err(StoreError::Closed);
         }
         let room = inner.spec.segment_entries.saturating_sub(state.next_index);
@@ -145,7 +172,7 @@ impl Segment {
         }
     }
 
-    /// First index that is not yet durable in the segment's tier; all below may be acknowledged.
+    /// First index that is not yet durable here, in the segment's tier.
     pub fn watermark(&self) -> u64 {
         self.inner.watermark.load(Ordering::Acquire)
     }
@@ -164,6 +191,66 @@ impl Segment {
     /// Has what was appended written without anybody waiting for it.
     pub fn kick(&self) {
         self.inner.shared.queue.kick();
+    }
+
+    /// First index that may not be acknowledged yet: below it, enough copies hold every record.
+    /// This copy itself may be behind.
+    pub fn committed(&self) -> u64 {
+        self.inner.committed.load(Ordering::Acquire)
+    }
+
+    /// First index that may not be read here: what is below is committed, and this copy has it.
+    pub fn readable_end(&self) -> u64 {
+        self.inner.readable_end()
+    }
+
+    /// Enough copies hold everything below `index`. Never goes back.
+    pub fn commit(&self, index: u64) {
+        if self.inner.committed.fetch_max(index, Ordering::AcqRel) < index {
+            self.inner.waiters.wake_all();
+        }
+    }
+
+    /// Whoever waits now for a commit that did not come is told that the outcome is not known.
+    pub fn give_up(&self) {
+        let mut state = lock(&self.inner.state);
+        state.undecided_below = state.next_index;
+        drop(state);
+        self.inner.waiters.wake_all();
+    }
+
+    /// Ready when everything below `index` may be acknowledged, or with the reason why it may not:
+    /// [`StoreError::Cut`] if it is certain that the records are not stored. May
+    /// write what is pending into the page cache itself.
+    pub fn poll_committed(&self, index: u64, cx: &mut Context<'_>) -> Poll<Result<(), StoreError>> {
+        let inner = &self.inner;
+        if self.committed() >= index {
+            return Poll::Ready(Ok(()));
+        }
+        inner.waiters.poll_until(cx, || {
+            // Also after the waker is registered: who was writing at the first look may have ended
+            // in between, and left our records to us.
+            appender::write_up_to(inner, index);
+            if self.committed() >= index {
+                return Some(Ok(()));
+            }
+            let state = lock(&inner.state);
+            match state.sealed_count {
+                Some(count) if count >= index => return Some(Ok(())),
+                Some(_) => return Some(Err(StoreError::Cut { uid: inner.spec.uid })),
+                None => {}
+            }
+            if state.undecided_below >= index {
+                return Some(Err(StoreError::Undecided { uid: inner.spec.uid }));
+            }
+            // Other copies may hold what this one could not store: only the seal decides that.
+            if inner.observer.is_some() { None } else { state.failure.clone().map(Err) }
+        })
+    }
+
+    /// Async form of [`Segment::poll_committed`].
+    pub async fn wait_committed(&self, index: u64) -> Result<(), StoreError> {
+        std::future::poll_fn(|cx| self.poll_committed(index, cx)).await
     }
 
     /// Ready when `watermark() >= index`, or with the failure that makes it impossible. May write
@@ -207,19 +294,53 @@ impl Segment {
     /// After [`Segment::close`], once nothing is in flight: ends the segment at `count`
     /// (≤ watermark). Index and footer are written in the background, after a flush. Idempotent.
     pub fn seal(&self, count: u64) -> Result<(), StoreError> {
-        let mut state = lock(&self.inner.state);
-        if !state.closed && state.failure.is_none() || count > self.watermark() {
-            return Err(StoreError::Closed);
+        {
+            let state = lock(&self.inner.state);
+            if !state.closed && state.failure.is_none() || count > self.watermark() {
+                return Err(StoreError::Closed);
+            }
         }
-        state.closed = true;
-        if state.sealed_count.replace(count).is_none() {
-            drop(state);
-            self.inner.shared.background.send(Task::Seal(Arc::clone(&self.inner)));
-        }
+        self.end_at(count);
         Ok(())
     }
 
-    /// Reads batches from `from_index` on, up to the watermark (or the sealed count): about
+    /// The metadata show that the segment ends at `count`: nothing past it is taken any more, what
+    /// this copy holds past it is cut off, and whoever waits for a commit learns what became of it.
+    /// Index and footer are written in the background, as soon as the copy is whole. Idempotent.
+    pub fn end_at(&self, count: u64) {
+        let mut state = lock(&self.inner.state);
+        state.closed = true;
+        if state.sealed_count.replace(count).is_some() {
+            return;
+        }
+        drop(state);
+        self.inner.waiters.wake_all();
+        self.inner.finish_if_whole();
+    }
+
+    /// Do other nodes hold copies of it, so that being stored here is not being committed?
+    pub fn has_other_copies(&self) -> bool {
+        self.inner.observer.is_some()
+    }
+
+    /// The segment is about to be removed: takes nothing more, and waits until nothing is being
+    /// written any more. Whoever waits for a commit is told that it will not come. Blocks.
+    pub fn abandon(&self) {
+        self.end_at(0);
+        self.inner.settle();
+    }
+
+    /// The count at which it was sealed.
+    pub fn sealed_count(&self) -> Option<u64> {
+        lock(&self.inner.state).sealed_count
+    }
+
+    /// First index that is certain not to be acknowledged, as far as is known now.
+    pub fn acknowledged_end(&self) -> u64 {
+        self.sealed_count().unwrap_or_else(|| self.committed())
+    }
+
+    /// Reads batches from `from_index` on, up to the readable end (or the sealed count): about
     /// `max_bytes` and at most `max_records`, but at least one record if there is one. Empty at
     /// the end. Blocking I/O, mostly from the page cache.
     pub fn read(&self, from_index: u64, max_records: u64, max_bytes: usize) -> Result<Vec<ReadBatch>, StoreError> {
@@ -232,7 +353,7 @@ impl Segment {
             .waiters
             .until(|| {
                 let state = lock(&self.inner.state);
-                let over = self.watermark() > index || state.failure.is_some() || state.sealed_count.is_some();
+                let over = self.readable_end() > index || state.failure.is_some() || state.sealed_count.is_some();
                 over.then_some(())
             })
             .await;
@@ -260,14 +381,14 @@ impl State {
         if bytes.div_ceil(CHUNK_BYTES) >= shared.pool.max_request() {
             return Err(StoreError::TooLarge { bytes, limit: shared.pool.max_request() * CHUNK_BYTES });
         }
-        let fits = self.pending.back().is_some_and(|batch| batch.has_room(bytes, tier));
-        let mut fresh = (!fits).then(|| Batch::new(self.next_index));
+        let fits = self.pending.back().is_some_and(|batch| !batch.is_raw() && batch.has_room(bytes, tier));
+        let mut fresh = (!fits).then(|| Batch::new(self.next_index, &shared.pool));
         let batch = match &mut fresh {
             Some(batch) => batch,
             None => self.pending.back_mut().ok_or(StoreError::Closed)?,
         };
         let before = if fits { batch.total_bytes() } else { 0 };
-        if !batch.reserve(bytes, &shared.pool) {
+        if !batch.reserve(bytes) {
             return Err(StoreError::PoolEmpty);
         }
         for record in records {
@@ -297,9 +418,31 @@ impl Inner {
         self.watermark.load(Ordering::Acquire)
     }
 
+    /// First index that is not committed, or not durable here.
+    pub(super) fn readable_end(&self) -> u64 {
+        self.committed.load(Ordering::Acquire).min(self.watermark())
+    }
+
+    /// Has a sealed copy finished that holds everything below its end, once.
+    fn finish_if_whole(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        if state.sealed_count.is_some_and(|count| self.watermark() >= count) && !state.finishing {
+            state.finishing = true;
+            drop(state);
+            self.shared.background.send(Task::Seal(Arc::clone(self)));
+        }
+    }
+
+    /// A batch is about to be written.
+    pub(super) fn submitted(self: &Arc<Self>, batch: &Arc<Batch>) {
+        if let Some(observer) = &self.observer {
+            observer.submitted(&Segment::of(self), batch);
+        }
+    }
+
     /// A write of the batch that ends at `end_index` is durable: moves the watermark, wakes the
     /// waiters once. Returns whether the segment must be queued again.
-    pub(super) fn advance(&self, batch_bytes: u64, base_index: u64, end_index: u64) -> bool {
+    pub(super) fn advance(self: &Arc<Self>, batch_bytes: u64, base_index: u64, end_index: u64) -> bool {
         let mut state = lock(&self.state);
         let position = state.durable_position;
         state.index.note(base_index, position);
@@ -309,14 +452,21 @@ impl Inner {
         let more = state.wants_writer();
         state.queued |= more;
         self.watermark.store(end_index, Ordering::Release);
+        if self.observer.is_none() {
+            self.committed.store(end_index, Ordering::Release);
+        }
         drop(state);
         self.waiters.wake_all();
+        if let Some(observer) = &self.observer {
+            self.finish_if_whole();
+            observer.progressed(&Segment::of(self));
+        }
         more
     }
 
     /// A write or flush failed: nothing more is taken or acknowledged, and what is pending is
     /// dropped. The first failure counts.
-    pub(super) fn fail(&self, error: &std::io::Error, what: &str) {
+    pub(super) fn fail(self: &Arc<Self>, error: &std::io::Error, what: &str) {
         let failure = if error.raw_os_error() == Some(libc::ENOSPC) {
             StoreError::DiskFull
         } else {
@@ -329,10 +479,16 @@ impl Inner {
         state.in_flight = false;
         let dropped = std::mem::take(&mut state.pending);
         drop(state);
-        for batch in dropped {
-            batch.release(&self.shared.pool);
+        drop(dropped);
+        if self.observer.is_some()
+            && let Err(error) = self.shared.fences.record([self.spec.uid], |entry| entry.damaged = true)
+        {
+            tracing::error!(segment = %self.spec.uid, %error, "it could not be noted that the copy is in doubt");
         }
         self.waiters.wake_all();
+        if let Some(observer) = &self.observer {
+            observer.progressed(&Segment::of(self));
+        }
         tracing::error!(segment = %self.spec.uid, %error, "{what} failed; the segment takes no more writes");
     }
 }

@@ -1,0 +1,432 @@
+//! Passing requests on to the node that does the work.
+//!
+//! A forwarded request is carried out where it arrives or not at all: a node that does not lead (any
+//! more) answers `Moved`, and only the node that the client talks to sends it again, elsewhere. So
+//! nothing is stored twice, and records of one connection keep their order: the node that the
+//! client talks to sends nothing newer for a topic before everything older is settled.
+//!
+//! ```text
+//! frame      │ u32 length of the rest │ u8 kind │ u64 metadata index │ ...
+//! Write      groups: │ u16 name bytes │ name │ u8 all or none │ u32 records bytes │ records │
+//! Request    the body of a client's request
+//! reply      │ u32 length of the rest │ u8 kind │ ...
+//! Write      groups: │ u64 first offset │ u32 stored │ u8 rest │ (u8 code │ u32 text bytes │ text) │
+//! Request    │ u8 moved │ the body of the reply │
+//! ```
+//! The metadata index is the one that the sender acts on: whoever is behind it catches up first. A
+//! connection carries one request at a time; idle ones are kept.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::lock;
+use super::messages::{PREFIX_BYTES, Purpose};
+use super::reader::Read;
+use super::rollover;
+use super::topic::Topic;
+use super::writer::{Accepted, Blocked, try_append};
+use crate::broker::{Answer, Broker, Origin};
+use crate::error::Refusal;
+use crate::metadata::state::Replica;
+use crate::protocol::reply::Fetched;
+use crate::protocol::{ErrorCode, Records, Reply, Request, reply};
+use crate::store::Take;
+
+const WRITE: u8 = 1;
+const REQUEST: u8 = 2;
+/// What became of the records that were not stored.
+const REST_NONE: u8 = 0;
+const REST_MOVED: u8 = 1;
+const REST_REFUSED: u8 = 2;
+/// Idle connections kept for each node.
+const IDLE_MAX: usize = 64;
+/// Longest frame that is taken.
+const FRAME_BYTES_MAX: usize = 256 << 20;
+/// How long a node may take to catch up with the metadata that a sender acts on.
+const CATCH_UP_TIME: Duration = Duration::from_secs(2);
+/// Longest wait for the reply to a write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
+/// Longest wait for the reply to another request, beyond what the request itself asks for.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Connections that wait for the next request, by node.
+#[derive(Default)]
+pub struct Forwards {
+    idle: Mutex<HashMap<u64, Vec<TcpStream>>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardError {
+    /// The request did not leave this node.
+    NotSent,
+    /// It may have been carried out.
+    Unknown,
+}
+
+/// What became of one topic's records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Offset of the first of them.
+    pub first_offset: u64,
+    /// How many were stored, from the front.
+    pub stored: u32,
+    /// What became of the others.
+    pub rest: Rest,
+}
+
+/// See [`Written`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rest {
+    /// There are none.
+    Nothing,
+    /// Not taken: somebody else leads, or will.
+    Moved,
+    /// Refused.
+    Refused(Refusal),
+}
+
+/// Adds the records of one topic to a write.
+pub fn put_group(out: &mut Vec<u8>, topic: &str, take: Take, records: &[&[u8]]) {
+    out.put_u16_le(topic.len() as u16);
+    out.put_slice(topic.as_bytes());
+    out.put_u8(u8::from(take == Take::AllOrNone));
+    let bytes: usize = records.iter().map(|record| PREFIX_BYTES + record.len()).sum();
+    out.put_u32_le(bytes as u32);
+    for record in records {
+        out.put_u32_le(record.len() as u32);
+        out.put_slice(record);
+    }
+}
+
+/// Has a node store the groups; one outcome for each.
+pub async fn write(broker: &Arc<Broker>, node_id: u64, groups: &[u8]) -> Result<Vec<Written>, ForwardError> {
+    let body = exchange(broker, node_id, WRITE, groups, WRITE_TIMEOUT).await?;
+    decode_written(body).ok_or(ForwardError::Unknown)
+}
+
+/// Has a node carry out a request. `None`: it does not lead.
+pub async fn request(
+    broker: &Arc<Broker>,
+    node_id: u64,
+    request: &Request<'_>,
+    wait: Duration,
+) -> Result<Option<Bytes>, ForwardError> {
+    let mut frame = Vec::new();
+    request.encode(&mut frame);
+    let mut body = exchange(broker, node_id, REQUEST, &frame[PREFIX_BYTES..], REQUEST_TIMEOUT + wait).await?;
+    match body.try_get_u8() {
+        Ok(0) => Ok(Some(body)),
+        Ok(_) => Ok(None),
+        Err(_) => Err(ForwardError::Unknown),
+    }
+}
+
+/// Reads records of a sealed segment from any other node that has them.
+pub async fn read_sealed(
+    broker: &Arc<Broker>,
+    topic: &Topic,
+    number: u64,
+    offset: u64,
+    max_records: u64,
+    max_bytes: usize,
+) -> Option<Read> {
+    let replicas: Vec<Replica> = broker.metadata.view(|state| {
+        let (_, info) = state.topic_by_id(topic.id)?;
+        Some(info.segments.iter().find(|segment| segment.number == number)?.replicas.clone())
+    })?;
+    let fetch =
+        Request::Fetch { topic: &topic.name, offset, max_records, max_bytes: Some(max_bytes as u64), wait_ms: None };
+    for replica in replicas.iter().filter(|replica| replica.node_id != broker.config.node_id) {
+        if let Ok(Some(body)) = request(broker, replica.node_id, &fetch, Duration::ZERO).await
+            && let Some(read) = fetched(&body)
+        {
+            return Some(read);
+        }
+    }
+    None
+}
+
+fn fetched(body: &Bytes) -> Option<Read> {
+    let Ok(Reply::Payload(payload)) = Reply::parse(body) else { return None };
+    let fetched = Fetched::parse(payload).ok()?;
+    let count = fetched.records.len();
+    (count > 0).then(|| Read {
+        next_offset: fetched.next_offset,
+        count,
+        chunks: vec![body.slice_ref(fetched.records.as_bytes())],
+    })
+}
+
+async fn exchange(
+    broker: &Arc<Broker>,
+    node_id: u64,
+    kind: u8,
+    body: &[u8],
+    timeout: Duration,
+) -> Result<Bytes, ForwardError> {
+    let index = *broker.reconciled.borrow();
+    let mut frame = Vec::with_capacity(PREFIX_BYTES + 9 + body.len());
+    frame.put_u32_le(9 + body.len() as u32);
+    frame.put_u8(kind);
+    frame.put_u64_le(index);
+    frame.put_slice(body);
+    let mut stream = connect(broker, node_id).await.map_err(|error| {
+        tracing::debug!(node = node_id, %error, "a request cannot be passed on");
+        ForwardError::NotSent
+    })?;
+    let answered = tokio::time::timeout(timeout, async {
+        stream.write_all(&frame).await?;
+        read_frame(&mut stream, &mut BytesMut::new()).await
+    });
+    let Ok(Ok(Some((_, reply)))) = answered.await else { return Err(ForwardError::Unknown) };
+    let mut idle = lock(&broker.forwards.idle);
+    let kept = idle.entry(node_id).or_default();
+    if kept.len() < IDLE_MAX {
+        kept.push(stream);
+    }
+    Ok(reply)
+}
+
+async fn connect(broker: &Arc<Broker>, node_id: u64) -> io::Result<TcpStream> {
+    loop {
+        let kept = lock(&broker.forwards.idle).get_mut(&node_id).and_then(Vec::pop);
+        let Some(stream) = kept else { break };
+        // Closed meanwhile, or something came that nobody asked for: not to be used again.
+        let quiet = stream.try_read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        if quiet {
+            return Ok(stream);
+        }
+    }
+    let connecting = tokio::time::timeout(CATCH_UP_TIME, broker.peers.connect_data(node_id));
+    let connection = connecting.await?.map_err(io::Error::other)?;
+    let mut stream = connection.stream;
+    stream.set_nodelay(true)?;
+    stream.write_u8(Purpose::Forward as u8).await?;
+    Ok(stream)
+}
+
+/// The next frame; `None` at the end of the stream.
+async fn read_frame(stream: &mut TcpStream, input: &mut BytesMut) -> io::Result<Option<(u8, Bytes)>> {
+    loop {
+        if let Some(prefix) = input.first_chunk::<PREFIX_BYTES>() {
+            let length = u32::from_le_bytes(*prefix) as usize;
+            if length == 0 || length > FRAME_BYTES_MAX {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            if input.len() >= PREFIX_BYTES + length {
+                input.advance(PREFIX_BYTES);
+                let mut body = input.split_to(length).freeze();
+                return Ok(Some((body.get_u8(), body)));
+            }
+            input.reserve(PREFIX_BYTES + length - input.len());
+        } else {
+            input.reserve(64 << 10);
+        }
+        if stream.read_buf(input).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+/// Serves the requests that another node passes on.
+pub async fn serve(broker: &Arc<Broker>, mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut input = BytesMut::new();
+    while let Some((kind, mut body)) = read_frame(&mut stream, &mut input).await? {
+        let index = body.try_get_u64_le().map_err(io::Error::other)?;
+        // Behind for too long, it simply acts on what it knows; the epochs are what counts.
+        let _ = tokio::time::timeout(CATCH_UP_TIME, broker.in_step_with(index)).await;
+        let mut out = vec![0; PREFIX_BYTES];
+        out.put_u8(kind);
+        match kind {
+            WRITE => store(broker, &body, &mut out).await.ok_or(io::ErrorKind::InvalidData)?,
+            _ => execute(broker, &body, &mut out).await,
+        }
+        let length = (out.len() - PREFIX_BYTES) as u32;
+        out[..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
+        stream.write_all(&out).await?;
+    }
+    Ok(())
+}
+
+async fn execute(broker: &Arc<Broker>, body: &[u8], out: &mut Vec<u8>) {
+    let answer = match Request::parse(body) {
+        Ok(request) => broker.execute(request, Origin::Node).await,
+        Err(error) => Err(Refusal::new(ErrorCode::BadRequest, error.to_string())),
+    };
+    out.put_u8(u8::from(matches!(answer, Ok(Answer::Moved))));
+    let mut frame = Vec::new();
+    answer_frame(answer, &mut frame);
+    out.put_slice(frame.get(PREFIX_BYTES..).unwrap_or_default());
+}
+
+/// The answer as a whole frame.
+fn answer_frame(answer: Result<Answer, Refusal>, out: &mut Vec<u8>) {
+    match answer {
+        Ok(Answer::Moved) => {}
+        Ok(Answer::Ok) => reply::put_ok(out),
+        Ok(Answer::Empty) => reply::put_empty(out),
+        Ok(Answer::Payload(record)) => reply::put_payload(out, &record),
+        Ok(Answer::Json(json)) => reply::put_json(out, &json),
+        Ok(Answer::Raw(body)) => reply::put_json(out, &body),
+        Ok(Answer::Fetched(read)) => {
+            reply::put_fetched_head(out, read.next_offset, read.count, read.bytes());
+            read.chunks.iter().for_each(|chunk| out.put_slice(chunk));
+        }
+        Err(refusal) => reply::put_err(out, refusal.code, &refusal.text),
+    }
+}
+
+/// One group of a write, on its way.
+struct Group {
+    accepted: Vec<(Arc<Topic>, Accepted)>,
+    rest: Rest,
+}
+
+/// Stores the groups, waits until they are committed, and writes the outcomes. `None`: the bytes
+/// are no groups.
+async fn store(broker: &Arc<Broker>, mut body: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let mut groups = Vec::new();
+    while !body.is_empty() {
+        let name_bytes = body.try_get_u16_le().ok()? as usize;
+        let (name, rest) = body.split_at_checked(name_bytes)?;
+        body = rest;
+        let take = if body.try_get_u8().ok()? == 1 { Take::AllOrNone } else { Take::UpToLimit };
+        let records_bytes = body.try_get_u32_le().ok()? as usize;
+        let (records, rest) = body.split_at_checked(records_bytes)?;
+        body = rest;
+        let records: Vec<&[u8]> = Records::parse(records).ok()?.iter().collect();
+        groups.push(append(broker, std::str::from_utf8(name).ok()?, take, &records).await);
+    }
+    // All are on their way before the first one is waited for.
+    groups.iter().flat_map(|group| &group.accepted).for_each(|(_, accepted)| accepted.segment.start_writing());
+    for group in groups {
+        put_written(&settle(broker, group).await, out);
+    }
+    Some(())
+}
+
+/// Appends as much as this node takes now; it never waits for another leader.
+async fn append(broker: &Arc<Broker>, name: &str, take: Take, records: &[&[u8]]) -> Group {
+    let mut group = Group { accepted: Vec::new(), rest: Rest::Nothing };
+    let mut left = records;
+    while !left.is_empty() {
+        let Some(topic) = broker.topics.get(name) else {
+            group.rest = Rest::Refused(Refusal::unknown_topic(name));
+            break;
+        };
+        match try_append(broker, &topic, left, take) {
+            Ok(accepted) => {
+                left = &left[accepted.count as usize..];
+                group.accepted.push((topic, accepted));
+            }
+            Err(Blocked::Pool) => broker.store.pool_available().await,
+            Err(Blocked::Refused(refusal)) => {
+                group.rest = Rest::Refused(refusal);
+                break;
+            }
+            Err(Blocked::RollingOver | Blocked::Elsewhere(_) | Blocked::NoLease | Blocked::Deleted) => {
+                group.rest = Rest::Moved;
+                break;
+            }
+        }
+    }
+    broker.counters.add_records(records.len() - left.len());
+    group
+}
+
+async fn settle(broker: &Arc<Broker>, group: Group) -> Written {
+    let first_offset = group.accepted.first().map_or(0, |(_, accepted)| accepted.base_offset + accepted.first_index);
+    let mut written = Written { first_offset, stored: 0, rest: group.rest };
+    let mut accepted = group.accepted.into_iter();
+    while let Some((topic, Accepted { segment, first_index, count, .. })) = accepted.next() {
+        let Err(error) = segment.wait_committed(first_index + count).await else {
+            written.stored += count as u32;
+            continue;
+        };
+        written.stored += segment.acknowledged_end().saturating_sub(first_index).min(count) as u32;
+        // Of records in a later segment the failure says nothing.
+        let refusal = if accepted.len() == 0 { error.clone().into() } else { unknown_outcome() };
+        written.rest = Rest::Refused(refusal);
+        if error.ends_segment() {
+            rollover::start(broker, &topic, &segment, Some(&error));
+        }
+        break;
+    }
+    written
+}
+
+fn put_written(written: &Written, out: &mut Vec<u8>) {
+    out.put_u64_le(written.first_offset);
+    out.put_u32_le(written.stored);
+    match &written.rest {
+        Rest::Nothing => out.put_u8(REST_NONE),
+        Rest::Moved => out.put_u8(REST_MOVED),
+        Rest::Refused(refusal) => {
+            out.put_u8(REST_REFUSED);
+            out.put_u8(refusal.code.name().len() as u8);
+            out.put_slice(refusal.code.name().as_bytes());
+            out.put_u32_le(refusal.text.len() as u32);
+            out.put_slice(refusal.text.as_bytes());
+        }
+    }
+}
+
+fn decode_written(mut body: Bytes) -> Option<Vec<Written>> {
+    let mut all = Vec::new();
+    while !body.is_empty() {
+        let first_offset = body.try_get_u64_le().ok()?;
+        let stored = body.try_get_u32_le().ok()?;
+        let rest = match body.try_get_u8().ok()? {
+            REST_NONE => Rest::Nothing,
+            REST_MOVED => Rest::Moved,
+            _ => Rest::Refused(decode_refusal(&mut body)?),
+        };
+        all.push(Written { first_offset, stored, rest });
+    }
+    Some(all)
+}
+
+fn decode_refusal(body: &mut Bytes) -> Option<Refusal> {
+    let code_bytes = body.try_get_u8().ok()? as usize;
+    if code_bytes > body.len() {
+        return None;
+    }
+    let code = body.split_to(code_bytes);
+    let code = std::str::from_utf8(&code).ok()?.parse().unwrap_or(ErrorCode::Internal);
+    let text_bytes = body.try_get_u32_le().ok()? as usize;
+    if text_bytes > body.len() {
+        return None;
+    }
+    let text = body.split_to(text_bytes);
+    Some(Refusal::new(code, String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// The refusal for records of which nobody knows whether they are stored.
+pub fn unknown_outcome() -> Refusal {
+    Refusal::new(ErrorCode::Timeout, "the topic's leader was lost before it answered; the records may have been stored")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_survive_the_wire() {
+        let all = vec![
+            Written { first_offset: 7, stored: 3, rest: Rest::Nothing },
+            Written { first_offset: 0, stored: 0, rest: Rest::Moved },
+            Written { first_offset: 9, stored: 1, rest: Rest::Refused(Refusal::new(ErrorCode::DiskFull, "full")) },
+        ];
+        let mut bytes = Vec::new();
+        all.iter().for_each(|written| put_written(written, &mut bytes));
+        assert_eq!(decode_written(bytes.into()), Some(all));
+    }
+}
