@@ -96,20 +96,6 @@ impl Cluster {
         child.wait().unwrap();
     }
 
-    /// Asks a node to stop, and waits until it has.
-    pub fn terminate(&mut self, node: u64) {
-        let mut child = self.nodes.remove(&node).expect("it runs");
-        // SAFETY: the child was started above and not waited for yet, so its id is its own.
-        assert_eq!(unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) }, 0);
-        assert!(child.wait().unwrap().success(), "a stop that was asked for is a success");
-    }
-
-    /// Sends a signal to a node.
-    pub fn signal(&self, node: u64, signal: i32) {
-        // SAFETY: the child was started above and not waited for yet, so its id is its own.
-        assert_eq!(unsafe { libc::kill(self.nodes[&node].id().cast_signed(), signal) }, 0);
-    }
-
     pub fn running(&self) -> Vec<u64> {
         self.nodes.keys().copied().collect()
     }
