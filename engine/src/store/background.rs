@@ -127,7 +127,7 @@ fn flush_all(segments: &[Arc<Inner>]) {
     let share = segments.len().div_ceil(FLUSH_THREADS).max(1);
     thread::scope(|scope| {
         for some in segments.chunks(share) {
-            scope.spawn(move || some.iter().for_each(|segment| flush_or_fail(segment)));
+            scope.spawn(move || some.iter().for_each(flush_or_fail));
         }
     });
 }
