@@ -57,8 +57,6 @@ pub(super) struct Agent {
     pub(super) queue: mpsc::UnboundedSender<Queued>,
     /// Number of the last batch that this process proposed.
     pub(super) batches: AtomicU64,
-    /// The log has grown.
-    pub(super) grown: Notify,
     /// Callers of `catch_up` that share the next question.
     pub(super) catching_up: Mutex<Vec<oneshot::Sender<Result<(), MetadataError>>>>,
     pub(super) catch_up_wanted: Notify,

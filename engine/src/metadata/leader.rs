@@ -14,7 +14,7 @@ use super::agent::{Agent, NEXT_GENERATION};
 use super::placement::{self, Live};
 use super::raft_types::Batch;
 use super::rpc::Refused;
-use super::state::{Command, Outcome, Phase, Run, SegmentAt, State};
+use super::state::{Command, Outcome, Phase, Replica, Run, SegmentAt, State};
 use crate::types::SegmentUid;
 
 /// Commands in one entry at most.
@@ -29,6 +29,8 @@ const ENTRIES_IN_FLIGHT: usize = 4;
 const LOOK: Duration = Duration::from_millis(25);
 /// A look that is so late proves that this process was paused, not that others are gone.
 const LOOK_LATE: Duration = Duration::from_millis(150);
+/// Between two tries to let a leaving node go.
+const FAREWELL_RETRY: Duration = Duration::from_millis(200);
 /// Segments in one `BeginSeal`.
 const SEALS_MAX: usize = 1000;
 
@@ -112,12 +114,14 @@ impl Group {
 /// Fills in what only the leader knows. Returns the size of the command in bytes.
 fn fill_in(agent: &Agent, command: &mut Command, turn: u64) -> Result<usize, Refused> {
     if agent.log.is_full() {
-        agent.grown.notify_one();
+        agent.log.look_again();
         return Err(Refused::Full);
     }
     let now = agent.clock.now();
-    let live = agent.granter().live(now);
+    let mut live = agent.granter().live(now);
     agent.view.read(|state| {
+        // A node that has just restarted has registered its new run, but not renewed its lease.
+        live.retain(|node_id, run_id| state.nodes.get(node_id).is_some_and(|node| node.run_id == *run_id));
         if let Command::RegisterNode { node_id, info } = command
             && info.generation == NEXT_GENERATION
         {
@@ -140,9 +144,6 @@ async fn write(agent: &Agent, term: Option<u64>, commands: Vec<Command>) -> Resu
     let batch = Batch { term, commands, number: agent.next_batch() };
     let number = batch.number;
     let written = agent.raft.client_write(batch).await;
-    if agent.log.wants_snapshot() {
-        agent.grown.notify_one();
-    }
     match written {
         Ok(response) => Ok((response.log_id.index, response.data)),
         // An entry that came into the log may still be committed by another leader.
@@ -258,6 +259,53 @@ async fn look(agent: &Agent, seen: u64) -> u64 {
 /// A quorum answers again, so whatever was proposed before is in the log.
 async fn written_by_now(agent: &Agent) -> bool {
     agent.rounds.confirm().await.is_ok()
+}
+
+/// Lets nodes go that are to leave: takes their names off sealed segments that have enough other copies,
+/// and removes a node once nothing names it. (Their open segments roll over, and what has too few copies
+/// is copied, by those who lead and hold them.)
+pub(super) async fn see_off(agent: Arc<Agent>) {
+    let mut applied = agent.view.index();
+    loop {
+        applied.borrow_and_update();
+        let commands = if agent.leads() { agent.view.read(farewells) } else { Vec::new() };
+        let idle = commands.is_empty();
+        for command in commands {
+            if let Err(error) = agent.propose(command).await {
+                tracing::debug!(%error, "a leaving node still has to wait");
+                sleep(FAREWELL_RETRY).await;
+            }
+        }
+        if idle && applied.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn farewells(state: &State) -> Vec<Command> {
+    if state.leaving.is_empty() {
+        return Vec::new();
+    }
+    let mut commands: Vec<Command> = state
+        .topics
+        .values()
+        .flat_map(|topic| topic.segments.iter().map(move |segment| (topic, segment)))
+        .filter(|(_, segment)| matches!(segment.phase, Phase::Sealed { .. }))
+        .filter_map(|(topic, segment)| {
+            let to: Vec<Replica> =
+                segment.replicas.iter().filter(|replica| !state.leaving.contains(&replica.node_id)).cloned().collect();
+            let enough = to.len() < segment.replicas.len() && to.len() >= state.wanted_copies(&topic.config);
+            let uid = SegmentUid { topic_id: topic.id, number: segment.number };
+            enough.then(|| Command::SetReplicas { uid, from: segment.replicas.clone(), to })
+        })
+        .take(SEALS_MAX)
+        .collect();
+    let free = state.leaving.iter().filter(|node_id| !state.holds_segments(**node_id));
+    commands.extend(free.filter_map(|node_id| {
+        let generation = state.nodes.get(node_id)?.generation;
+        Some(Command::RemoveNode { node_id: *node_id, generation })
+    }));
+    commands
 }
 
 /// Segments that are not sealed and hang on a lost node or an earlier run, with who recovers them.

@@ -94,6 +94,10 @@ pub(super) async fn register(agent: Arc<Agent>) {
         let command = Command::RegisterNode { node_id: agent.node_id, info: agent.info.clone() };
         match agent.propose(command).await {
             Ok(Outcome::Registered(_)) => {}
+            Ok(_) if agent.view.read(|state| !state.nodes.contains_key(&agent.node_id)) => {
+                tracing::info!(node_id = agent.node_id, "this node has left the cluster and can be stopped");
+                sleep(RECONCILE).await;
+            }
             Ok(_) => {
                 tracing::error!(
                     node_id = agent.node_id,
@@ -217,7 +221,7 @@ pub(super) async fn watch_elections(agent: Arc<Agent>, patience: Duration) {
 pub(super) async fn compact(agent: Arc<Agent>) {
     loop {
         // Whichever comes first.
-        let _ = timeout(COMPACT, agent.grown.notified()).await;
+        let _ = timeout(COMPACT, agent.log.grown()).await;
         let index = agent.view.snapshot_index();
         if let Some(upto) = agent.log.purge_upto(index) {
             // It fails only if Raft has stopped.
@@ -227,7 +231,7 @@ pub(super) async fn compact(agent: Arc<Agent>) {
             let _ = agent.raft.trigger().snapshot().await;
             // The purge follows once the snapshot is durable.
             let _ = timeout(COMPACT, agent.view.wait_snapshot(index)).await;
-            agent.grown.notify_one();
+            agent.log.look_again();
         }
     }
 }

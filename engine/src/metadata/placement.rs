@@ -20,6 +20,8 @@ pub(super) struct TooFew {
 /// Fills placements and recoverers in. `turn` is any number that goes on from one topic to the
 /// next, so that first segments spread over the nodes.
 pub(super) fn fill_in(command: &mut Command, state: &State, live: &Live, turn: u64) -> Result<(), TooFew> {
+    let all = live;
+    let live = &stayers(state, live);
     match command {
         Command::CreateTopic { config, placement, .. } => {
             let first = live.keys().nth(turn as usize % live.len().max(1));
@@ -38,7 +40,7 @@ pub(super) fn fill_in(command: &mut Command, state: &State, live: &Live, turn: u
         Command::BeginSeal { segments, recoverers } => {
             *recoverers = segments
                 .iter()
-                .map(|at| recoverer(state, live, *at))
+                .map(|at| recoverer(state, all, *at))
                 .collect::<Option<_>>()
                 .ok_or(TooFew { needed: 1, live: 0 })?;
         }
@@ -47,10 +49,15 @@ pub(super) fn fill_in(command: &mut Command, state: &State, live: &Live, turn: u
     Ok(())
 }
 
+/// Live nodes that are not to leave.
+fn stayers(state: &State, live: &Live) -> Live {
+    live.iter().filter(|(node_id, _)| !state.leaving.contains(node_id)).map(|(id, run)| (*id, *run)).collect()
+}
+
 /// The set for an opening: `leader` and the live nodes after it, R of them if there are so many,
 /// and never fewer than the write quorum of R.
 fn place(state: &State, live: &Live, asked: u32, leader: u64) -> Result<Placement, TooFew> {
-    let full = (asked as usize).min(state.nodes.len()).max(1);
+    let full = (asked as usize).min(state.members()).max(1);
     let write_quorum = full / 2 + 1;
     let ring = live.range(leader..).chain(live.range(..leader));
     let replicas: Vec<Replica> = ring
@@ -146,6 +153,19 @@ mod tests {
         assert_eq!((two.leader, nodes_of(&two), two.write_quorum), (3, vec![3, 1], 2));
         assert_eq!(created(3, &[2], 3, 0), Err(TooFew { needed: 2, live: 1 }));
         assert_eq!(created(3, &[], 3, 0), Err(TooFew { needed: 2, live: 0 }));
+    }
+
+    #[test]
+    fn a_node_that_is_to_leave_gets_no_segments_and_is_not_counted() {
+        let mut state = state(3);
+        state.apply(&Command::LeaveNode { node_id: 2, generation: 0 });
+        for turn in 0..3 {
+            let mut command = create(3);
+            fill_in(&mut command, &state, &live(&[1, 2, 3]), turn).expect("is placed");
+            let Command::CreateTopic { placement, .. } = command else { panic!("the command stays what it is") };
+            assert_eq!((placement.replicas.len(), placement.write_quorum), (2, 2));
+            assert!(!nodes_of(&placement).contains(&2));
+        }
     }
 
     fn with_topic(leader_turn: u64) -> (State, SegmentAt) {

@@ -21,7 +21,7 @@ use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{LogId, OptionalSend, RaftLogReader, StorageError, StorageIOError, Vote};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::MetadataError;
 use super::log_file::{Kind, LogFile, Operations, operation_bytes};
@@ -39,6 +39,8 @@ struct Shared {
     queued: Condvar,
     /// Highest [`super::raft_types::Batch::number`] that was appended here.
     appended_batch: AtomicU64,
+    /// The log wants to be purged.
+    grown: Notify,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -90,6 +92,7 @@ impl RaftLog {
             log: Mutex::new(log),
             queued: Condvar::new(),
             appended_batch: AtomicU64::new(0),
+            grown: Notify::new(),
             writer: Mutex::new(None),
         });
         let writer = Writer { shared: Arc::clone(&shared), file };
@@ -119,8 +122,17 @@ impl RaftLog {
 
     /// The log is so large that a snapshot should let it be purged.
     pub(super) fn wants_snapshot(&self) -> bool {
-        let log = self.log();
-        log.bytes > log.roomy_bytes / 4
+        self.log().wants_snapshot()
+    }
+
+    /// Returns once an append has left the log so large, or [`RaftLog::look_again`] was called.
+    pub(super) async fn grown(&self) {
+        self.shared.grown.notified().await;
+    }
+
+    /// Has whoever waits for [`RaftLog::grown`] look again.
+    pub(super) fn look_again(&self) {
+        self.shared.grown.notify_one();
     }
 
     /// Nothing more fits until a snapshot has let the log be purged.
@@ -176,6 +188,10 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 impl Log {
     fn last_id(&self) -> Option<LogId<NodeId>> {
         self.entries.back().map(|stored| stored.entry.log_id).or(self.purged)
+    }
+
+    fn wants_snapshot(&self) -> bool {
+        self.bytes > self.roomy_bytes / 4
     }
 
     fn first_index(&self) -> Option<u64> {
@@ -388,6 +404,9 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
                 log.push(entry, body);
             }
             log.waiting.push(Flushed::Append(callback));
+            if log.wants_snapshot() {
+                self.shared.grown.notify_one();
+            }
         }
         self.shared.queued.notify_all();
         Ok(())

@@ -232,7 +232,6 @@ async fn start_raft(
         rounds: Rounds::default(),
         queue,
         batches: AtomicU64::new(0),
-        grown: Notify::new(),
         catching_up: Mutex::default(),
         catch_up_wanted: Notify::new(),
     };
@@ -265,6 +264,7 @@ fn spawn_tasks(
     tokio::spawn(rounds::run(Arc::clone(agent)));
     tokio::spawn(leader::run_queue(Arc::clone(agent), queue));
     tokio::spawn(leader::seal_lost(Arc::clone(agent)));
+    tokio::spawn(leader::see_off(Arc::clone(agent)));
     tokio::spawn(Arc::clone(agent).serve(incoming));
     tokio::spawn(Arc::clone(agent).answer_catch_up());
     tokio::spawn(Arc::clone(agent).hold_lease());

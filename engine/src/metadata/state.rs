@@ -10,7 +10,7 @@
 //!                offset:  0 ……………………… 100 ………………… 180 ………▶ tail
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -229,8 +229,15 @@ pub enum Command {
         /// Its addresses, disk and run.
         info: NodeInfo,
     },
-    /// A node leaves for good, if it still has this generation and no segment names it.
+    /// A node is to leave, if it still has this generation: it gets no new segments.
     LeaveNode {
+        /// Node id.
+        node_id: u64,
+        /// Generation that the caller means.
+        generation: u64,
+    },
+    /// A node that was to leave is gone, if no segment names it any more. The Raft leader proposes it.
+    RemoveNode {
         /// Node id.
         node_id: u64,
         /// Generation that the caller means.
@@ -325,6 +332,9 @@ pub struct State {
     pub commands: u64,
     /// Nodes by id.
     pub nodes: BTreeMap<u64, NodeInfo>,
+    /// Nodes that are to leave.
+    #[serde(default)]
+    pub leaving: BTreeSet<u64>,
     /// Newest generation of every node id that was ever registered, also of those that left.
     generations: BTreeMap<u64, u64>,
     /// Topics by name.
@@ -340,6 +350,7 @@ impl State {
         match command {
             Command::RegisterNode { node_id, info } => self.register_node(*node_id, info),
             Command::LeaveNode { node_id, generation } => self.leave_node(*node_id, *generation),
+            Command::RemoveNode { node_id, generation } => self.remove_node(*node_id, *generation),
             Command::CreateTopic { name, config, placement, at_ms } => {
                 self.create_topic(name, config, placement, *at_ms)
             }
@@ -364,6 +375,16 @@ impl State {
     /// The generation of a node that comes with an empty directory.
     pub fn next_generation(&self, node_id: u64) -> u64 {
         self.generations.get(&node_id).map_or(0, |newest| newest + 1)
+    }
+
+    /// How many nodes there are to hold copies: those that are to leave do not count.
+    pub fn members(&self) -> usize {
+        self.nodes.keys().filter(|node_id| !self.leaving.contains(node_id)).count()
+    }
+
+    /// Copies that a segment of a topic is to have: as many as were asked for, if there are so many nodes.
+    pub fn wanted_copies(&self, config: &TopicConfig) -> usize {
+        (config.replicas as usize).min(self.members()).max(1)
     }
 
     /// Does the replica set of any segment name this node?
@@ -395,17 +416,29 @@ impl State {
         if !same && info.generation != self.next_generation(node_id) {
             return Outcome::Stale;
         }
+        if !same {
+            self.leaving.remove(&node_id);
+        }
         self.generations.insert(node_id, info.generation);
         self.nodes.insert(node_id, info.clone());
         Outcome::Registered(info.generation)
     }
 
     fn leave_node(&mut self, node_id: u64, generation: u64) -> Outcome {
-        let known = self.nodes.get(&node_id).is_some_and(|info| info.generation == generation);
-        if !known || self.holds_segments(node_id) {
+        if self.nodes.get(&node_id).is_none_or(|info| info.generation != generation) {
+            return Outcome::Stale;
+        }
+        self.leaving.insert(node_id);
+        Outcome::Applied(vec![true])
+    }
+
+    fn remove_node(&mut self, node_id: u64, generation: u64) -> Outcome {
+        let meant = self.nodes.get(&node_id).is_some_and(|info| info.generation == generation);
+        if !meant || !self.leaving.contains(&node_id) || self.holds_segments(node_id) {
             return Outcome::Stale;
         }
         self.nodes.remove(&node_id);
+        self.leaving.remove(&node_id);
         Outcome::Applied(vec![true])
     }
 

@@ -183,28 +183,32 @@ fn register(node_id: u64, generation: u64, disk_id: &str) -> Command {
 #[test]
 fn a_node_with_another_disk_needs_the_next_generation_and_no_generation_comes_back() {
     let leave = Command::LeaveNode { node_id: 2, generation: 1 };
+    let remove = Command::RemoveNode { node_id: 2, generation: 1 };
     let (state, outcomes) = run(&[
         register(2, 0, "d"),
         register(2, 0, "d"),
         register(2, 0, "e"),
         register(2, 1, "e"),
         register(2, 0, "d"),
+        remove.clone(),
         leave.clone(),
+        remove,
         register(2, 1, "e"),
         leave,
         register(2, 2, "e"),
     ]);
     let applied: Vec<bool> = outcomes.iter().map(|outcome| *outcome != Outcome::Stale).collect();
-    assert_eq!(applied, [true, true, false, true, false, true, false, false, true]);
+    assert_eq!(applied, [true, true, false, true, false, false, true, true, false, false, true]);
     assert_eq!(state.nodes[&2].generation, 2);
 }
 
 #[test]
 fn a_node_stays_while_a_segment_names_it() {
     let leave = Command::LeaveNode { node_id: 1, generation: 0 };
+    let remove = Command::RemoveNode { node_id: 1, generation: 0 };
     let delete = Command::DeleteTopic { name: "t".into(), id: 2 };
-    let (_, outcomes) = run(&[register(1, 0, "d"), create("t"), leave.clone(), delete, leave]);
-    assert_eq!((&outcomes[2], &outcomes[4]), (&Outcome::Stale, &Outcome::Applied(vec![true])));
+    let (_, outcomes) = run(&[register(1, 0, "d"), create("t"), leave, remove.clone(), delete, remove]);
+    assert_eq!((&outcomes[3], &outcomes[5]), (&Outcome::Stale, &Outcome::Applied(vec![true])));
 }
 
 #[test]

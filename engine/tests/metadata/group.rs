@@ -1,6 +1,7 @@
 //! Three nodes form one group and agree, whatever stops and starts.
 
-use walrus_engine::metadata::state::Outcome;
+use walrus_engine::metadata::state::{Closing, Command, Outcome, Placement, SegmentAt};
+use walrus_engine::types::SegmentUid;
 
 use crate::support::{Group, create, eventually, propose, voters};
 
@@ -79,4 +80,29 @@ fn a_group_of_one_is_ready_at_once_and_keeps_its_state() {
     let node = &group.nodes[&1];
     eventually("the topic is there", || node.view(|state| state.topics.contains_key("t")));
     eventually("it votes", || voters(node) == [1]);
+}
+
+#[test]
+fn a_node_that_is_to_leave_goes_once_no_segment_names_it() {
+    let mut group = Group::start(3);
+    let node = group.nodes[&1].clone();
+    let Outcome::Created(topic_id) = propose(&node, &create("t")) else { panic!("the name is new") };
+    assert_eq!(propose(&node, &Command::LeaveNode { node_id: 3, generation: 0 }), Outcome::Applied(vec![true]));
+    assert!(node.view(|state| state.nodes.contains_key(&3)), "its copy of the open segment is still needed");
+    let closing = Closing {
+        segment: SegmentAt { uid: SegmentUid { topic_id, number: 1 }, epoch: 1 },
+        count: 10,
+        bytes: 100,
+        possible_loss: false,
+        next: Placement::default(),
+        cursors: Vec::new(),
+    };
+    propose(&node, &Command::SealAndOpen { closings: vec![closing], at_ms: 2 });
+    eventually("it is gone", || voters(&node) == [1, 2] && node.view(|state| !state.nodes.contains_key(&3)));
+    assert!(node.view(|state| !state.holds_segments(3)));
+    // Its id may come again, with an empty directory, as another voter.
+    group.stop_node(3);
+    group.wipe(3);
+    group.start_node(3, &[1]);
+    eventually("it votes", || voters(&node) == [1, 2, 65_539]);
 }

@@ -8,8 +8,14 @@ use walrus_engine::types::SegmentUid;
 
 use crate::support::{Group, create, eventually, propose};
 
+/// The topic's last segment as a node has it, once it has it.
 fn last(node: &Metadata, topic: &str) -> SegmentInfo {
-    node.view(|state| state.topics[topic].last().clone())
+    let mut found = None;
+    eventually("the node has applied the topic", || {
+        found = node.view(|state| state.topics.get(topic).map(|topic| topic.last().clone()));
+        found.is_some()
+    });
+    found.expect("was found")
 }
 
 /// Creates topics until this node leads one; returns its name.
