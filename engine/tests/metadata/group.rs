@@ -94,6 +94,7 @@ fn a_node_that_is_to_leave_goes_once_no_segment_names_it() {
         count: 10,
         bytes: 100,
         possible_loss: false,
+        holders: None,
         next: Placement::default(),
         cursors: Vec::new(),
     };
