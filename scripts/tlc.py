@@ -76,7 +76,7 @@ def command_run(options):
     inputs = config_inputs(configs)
     rows, good = [], True
     for config in selected(configs, options):
-        passes, outcome = check_config(config, options)
+        passes, outcome = check_config(config, options, short=config.kind == "small")
         good &= passes
         rows.append(results.run_row(config, passes, outcome, inputs[config.name]))
         results.write_run(rows, configs, inputs)
@@ -86,7 +86,7 @@ def command_run(options):
 
 
 def command_small(options):
-    passes = [check_config(c, options)[0] for c in selected(load_configs().values(), options) if c.kind == "small"]
+    passes = [check_config(c, options, short=True)[0] for c in selected(load_configs().values(), options) if c.kind == "small"]
     if not passes:
         raise Problem("no small configuration")
     return all(passes)
@@ -114,7 +114,7 @@ def must_break(table, property_name, kind, config, options, change=None):
     One worker: only then is the run that it finds always the shortest.
     """
     text = config.checking_only(property_name, kind)
-    outcome = run_tlc(config, options, text=text, workers=1, cpu_limit=2 * options.seconds, change=change)
+    outcome = run_tlc(config, options, text=text, workers=1, short=True, cpu_limit=2 * options.seconds, change=change)
     broken = bool(outcome.broken) and outcome.broken in (property_name, "Temporal properties")
     if not broken:
         reason = f"not finished in {options.seconds} s" if outcome.timed_out else outcome.error or "TLC found no violation"

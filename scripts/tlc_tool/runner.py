@@ -15,11 +15,12 @@ from .output import read_output, short_progress
 SIMULATED_DEPTH = 100       # steps of one random walk
 
 
-def run_tlc(config, options, text=None, workers=None, cpu_limit=None, wall_limit=None, simulate=False, change=None, show=""):
+def run_tlc(config, options, text=None, workers=None, cpu_limit=None, wall_limit=None, simulate=False, short=False,
+            change=None, show=""):
     """Checks `text` (else the whole configuration) in a temporary copy of the specifications.
 
     `change` is (find, replace), a mutation of the specification. The limits are in seconds; a limit in CPU time does not
-    care how busy the machine is. `show` is a name under which progress is printed.
+    care how busy the machine is. `show` is a name under which progress is printed. A `short` run is one of seconds.
     """
     with tempfile.TemporaryDirectory(prefix="walrus-tlc-") as place:
         place = pathlib.Path(place)
@@ -29,7 +30,7 @@ def run_tlc(config, options, text=None, workers=None, cpu_limit=None, wall_limit
             spec = place / f"{config.spec}.tla"
             spec.write_text(mutated(spec.read_text(), *change, spec.name))
         (place / "check.cfg").write_text(config.text if text is None else text)
-        command = tlc_command(config, options, workers or options.workers, simulate)
+        command = tlc_command(config, options, workers or options.workers, simulate, short)
         started, cpu_started = time.monotonic(), children_cpu_seconds()
         lines, timed_out = run_showing_progress(command, place, cpu_limit, wall_limit, show)
         outcome = read_output(lines)
@@ -42,9 +43,11 @@ def run_tlc(config, options, text=None, workers=None, cpu_limit=None, wall_limit
         return outcome
 
 
-def tlc_command(config, options, workers, simulate):
+def tlc_command(config, options, workers, simulate, short):
+    # For a run of seconds, the better of Java's compilers costs more than it saves.
+    java = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"] if short else ["-XX:+UseParallelGC"]
     # -deadlock: a state without a successor is no error (bounded runs end); what must go on is said by liveness
-    command = ["java", "-XX:+UseParallelGC", f"-Xmx{options.heap}", "-cp", str(options.jar), "tlc2.TLC",
+    command = ["java", *java, f"-Xmx{options.heap}", "-cp", str(options.jar), "tlc2.TLC",
                "-config", "check.cfg", "-metadir", "states", "-deadlock", "-workers", str(workers)]
     if simulate:
         command += ["-simulate", "-depth", str(SIMULATED_DEPTH)]
