@@ -57,7 +57,7 @@ def check_config(config, options, **how):
     good = outcome.ok or (how.get("simulate", False) and outcome.timed_out and not outcome.broken)
     if good:
         print(f"  {config.name}: ok, {outcome.generated:,} generated, {outcome.distinct:,} distinct, "
-              f"depth {outcome.depth}, {outcome.seconds:.0f} s ({outcome.cpu_seconds:.0f} s of CPU)", flush=True)
+              f"depth {outcome.depth}, {outcome.wall_seconds:.0f} s", flush=True)
     else:
         report_failure(config.name, config, outcome)
     return good, outcome
@@ -76,13 +76,13 @@ def command_run(options):
     inputs = config_inputs(configs)
     rows, good = [], True
     for config in selected(configs, options):
-        passes, outcome = check_config(config, options, short=config.kind == "small")
+        passes, outcome = check_config(config, options, short=config.kind == "small", cpu_limit=options.seconds and 2 * options.seconds)
         good &= passes
         rows.append(results.run_row(config, passes, outcome, inputs[config.name]))
         results.write_run(rows, configs, inputs)
     print()
     print_table(results.RUN_HEAD, [*rows, results.total_of(rows)])
-    return command_reach(options) and good
+    return good and command_reach(options)
 
 
 def command_small(options):
@@ -101,7 +101,7 @@ def command_deep(options):
     for config in chosen:
         passes, outcome = check_config(config, options, wall_limit=each, simulate=True)
         good &= passes
-        rows.append((config.name, f"{outcome.generated:,}", f"{outcome.seconds:.0f}", "nothing found" if passes else "FAILS", inputs[config.name]))
+        rows.append((config.name, f"{outcome.generated:,}", f"{outcome.wall_seconds:.0f}", "nothing found" if passes else "FAILS", inputs[config.name]))
         results.write_deep(rows, inputs)
     print()
     print_table(results.DEEP_HEAD, rows)
@@ -114,10 +114,10 @@ def must_break(table, property_name, kind, config, options, change=None):
     One worker: only then is the run that it finds always the shortest.
     """
     text = config.checking_only(property_name, kind)
-    outcome = run_tlc(config, options, text=text, workers=1, short=True, cpu_limit=2 * options.seconds, change=change)
+    outcome = run_tlc(config, options, text=text, workers=1, short=True, cpu_limit=2 * (options.seconds or LIMIT_SECONDS), change=change)
     broken = bool(outcome.broken) and outcome.broken in (property_name, "Temporal properties")
     if not broken:
-        reason = f"not finished in {options.seconds} s" if outcome.timed_out else outcome.error or "TLC found no violation"
+        reason = f"not finished in {options.seconds or LIMIT_SECONDS} s" if outcome.timed_out else outcome.error or "TLC found no violation"
         print(f"{table['name']}: NOT violated: {property_name}: {reason}", flush=True)
     return broken, outcome
 
@@ -135,7 +135,7 @@ def command_reach(options):
             if options.traces:
                 print_trace(outcome.trace)
         rows.append((table["name"], table["spec"], table["property"], len(outcome.trace) if reached else "",
-                     f"{outcome.cpu_seconds:.0f}", table["shows"] if reached else "NOT REACHED: " + table["shows"],
+                     f"{outcome.seconds:.0f}", table["shows"] if reached else "NOT REACHED: " + table["shows"],
                      inputs[table["name"]]))
         results.write_reach(rows, inputs)
     print(f"\n{sum(row[3] != '' for row in rows)} of {len(rows)} reachability checks shown")
@@ -154,12 +154,12 @@ def command_mutants(options):
         caught, outcome = must_break(table, table["breaks"], kind, config, options, (table["find"], table["replace"]))
         good &= caught
         if caught:
-            print(f"{table['name']}: breaks {table['breaks']} in {len(outcome.trace)} states, {outcome.seconds:.0f} s: {table['story']}", flush=True)
+            print(f"{table['name']}: breaks {table['breaks']} in {len(outcome.trace)} states, {outcome.wall_seconds:.0f} s: {table['story']}", flush=True)
             if options.traces:
                 print_trace(outcome.trace)
         survives = "NOT FINISHED" if outcome.timed_out else "SURVIVES"
         rows.append((table["name"], config.name, table["breaks"] if caught else survives, len(outcome.trace) if caught else "",
-                     f"{outcome.cpu_seconds:.0f}", table["story"], inputs[table["name"]]))
+                     f"{outcome.seconds:.0f}", table["story"], inputs[table["name"]]))
         results.write_mutants(rows, inputs)
     print(f"\n{sum(row[3] != '' for row in rows)} of {len(rows)} mutants caught")
     return good and bool(rows)
@@ -175,7 +175,7 @@ def main():
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="TLC's threads (default: one a core)")
     parser.add_argument("--heap", default="3g", help="Java's heap (default 3g)")
     parser.add_argument("--minutes", type=float, default=10, help="deep: how long, all configurations together")
-    parser.add_argument("--seconds", type=float, default=LIMIT_SECONDS, help="mutants, reach: the most that one may take on two idle cores")
+    parser.add_argument("--seconds", type=float, help=f"the most that one run may take, in seconds of two idle cores (default: mutants, reach {LIMIT_SECONDS}; run none)")
     parser.add_argument("--traces", action="store_true", help="mutants, reach: print each trace as a table")
     parser.add_argument("--keep-output", metavar="FILE", help="write TLC's own output of the last run there")
     parser.add_argument("--skip-if-missing", action="store_true", help="where there is no Java, or no TLC to be had, say so and do nothing")

@@ -213,8 +213,9 @@ Restart(n) ==
 ---------------------------------------------------------------------------
 (* log/writer.rs: the leader of a segment *)
 
-Segs == 1..(MaxSegments + MaxCrashes + MaxSuspicions + 2)   \* TypeOK makes sure that there are never more
-Leads(n, s) == s <= Len(seg) /\ n \in up /\ seg[s].by = Me(n)
+Segs == 1..(MaxSegments + MaxCrashes + MaxSuspicions)   \* TypeOK makes sure that there are never more
+Led(s) == s <= Len(seg) /\ seg[s].by # Nobody    \* by a process that lives: a crash makes it Nobody
+Ldr(s) == seg[s].by.node
 Local == <<metas, view, up, run, rd, sus, seeker, stale>>   \* untouched by most leader steps
 
 (* A process begins to lead a segment that metadata opened for this very   *)
@@ -231,8 +232,8 @@ Open(n) ==
 (* A PUT is given the next index.  No look at the metadata: the process    *)
 (* may have looked long ago and been paused since.                         *)
 MayAssign(g) == g.st = "open"
-Assign(n, s) ==
-  /\ Leads(n, s) /\ MayAssign(seg[s]) /\ SumAsg(Len(seg)) < MaxRecords
+Assign(s) ==
+  /\ Led(s) /\ MayAssign(seg[s]) /\ SumAsg(Len(seg)) < MaxRecords
   /\ seg' = [seg EXCEPT ![s].asg = @ + 1]
   /\ UNCHANGED <<Local, flight, high>>
 
@@ -246,14 +247,14 @@ Store(s) ==
 
 (* The leader learns of it, and acknowledges.  This may come long after a  *)
 (* fence, and after the seal: a late acknowledgement.                      *)
-Ack(n, s) ==
-  /\ Leads(n, s) /\ seg[s].st \in {"open", "draining"} /\ seg[s].tail < seg[s].stored
+Ack(s) ==
+  /\ Led(s) /\ seg[s].st \in {"open", "draining"} /\ seg[s].tail < seg[s].stored
   /\ seg' = [seg EXCEPT ![s].tail = @ + 1]
   /\ UNCHANGED <<Local, flight, high>>
 
 (* Rollover, first step: full (in records or bytes), or below strength.    *)
-Drain(n, s) ==
-  /\ Leads(n, s) /\ seg[s].st = "open" /\ seg[s].asg > 0 /\ Tip(M(n)) < MaxSegments
+Drain(s) == LET n == Ldr(s) IN
+  /\ Led(s) /\ seg[s].st = "open" /\ seg[s].asg > 0 /\ Tip(M(n)) < MaxSegments
   /\ seg' = [seg EXCEPT ![s].st = "draining"]
   /\ UNCHANGED <<Local, flight, high>>
 
@@ -261,23 +262,23 @@ Drain(n, s) ==
 (* the proposal carries it and the cursors.  The same action repeats the   *)
 (* proposal (the Raft leader may fill in another next leader this time).   *)
 ClosedFor(n, s) == Tip(M(n)) > s \/ M(n).chain[s].st # "Open"
-SendSeal(n, s) ==
-  /\ Leads(n, s) /\ seg[s].st \in {"draining", "sent"} /\ ~ClosedFor(n, s)
+SendSeal(s) == LET n == Ldr(s) IN
+  /\ Led(s) /\ seg[s].st \in {"draining", "sent"} /\ ~ClosedFor(n, s)
   /\ seg[s].tail = seg[s].asg
   /\ Propose(SealAndOpen(s, seg[s].e0, seg[s].asg, NextLive(n), [gen |-> seg[s].gen, pos |-> seg[s].pos]))
   /\ seg' = [seg EXCEPT ![s].st = "sent"]
   /\ UNCHANGED <<Local, high>>
 
 (* Instead of it: what is in flight does not commit, so it is recovered.   *)
-StallSeal(n, s) ==
-  /\ Leads(n, s) /\ seg[s].st = "draining" /\ ~ClosedFor(n, s) /\ seg[s].tail < seg[s].asg
+StallSeal(s) == LET n == Ldr(s) IN
+  /\ Led(s) /\ seg[s].st = "draining" /\ ~ClosedFor(n, s) /\ seg[s].tail < seg[s].asg
   /\ Propose(BeginSeal(s, seg[s].e0, NextLive(n)))
   /\ UNCHANGED <<Local, seg, high>>
 
 (* The leader's own metadata shows that the segment is no longer its own:  *)
 (* it answers NotLeader to whatever is not acknowledged yet, and is done.  *)
-Leave(n, s) ==
-  /\ Leads(n, s) /\ ClosedFor(n, s)
+Leave(s) == LET n == Ldr(s) IN
+  /\ Led(s) /\ ClosedFor(n, s)
   /\ seg' = [seg EXCEPT ![s] = Forget(seg[s])]
   /\ UNCHANGED <<Local, flight, high>>
 
@@ -333,23 +334,24 @@ Recover(n) ==
 
 (* GET delivers the record at the cursor, if it is committed, and unless   *)
 (* too much of the cursor's way is not durable yet (then: NotReady).       *)
-Deliver(n, s) ==
-  LET g == seg[s] IN
-  /\ Leads(n, s) /\ g.st \in {"open", "draining"}
+Deliver(s) ==
+  LET n == Ldr(s)
+      g == seg[s] IN
+  /\ Led(s) /\ g.st \in {"open", "draining"}
   /\ g.pos < Base(M(n), s) + g.tail
   /\ g.pos < M(n).cur.pos + MoveBound
   /\ seg' = [seg EXCEPT ![s].pos = @ + 1]
   /\ high' = [high EXCEPT ![g.gen] = Max(@, g.pos + 1)]
   /\ UNCHANGED <<Local, flight>>
 
-CommitCursors(n, s) ==
-  /\ Leads(n, s) /\ seg[s].st \in {"open", "draining"} /\ ~ClosedFor(n, s) /\ seg[s].pos > M(n).cur.pos
+CommitCursors(s) == LET n == Ldr(s) IN
+  /\ Led(s) /\ seg[s].st \in {"open", "draining"} /\ ~ClosedFor(n, s) /\ seg[s].pos > M(n).cur.pos
   /\ Propose(CommitCmd(s, seg[s].e0, [gen |-> seg[s].gen, pos |-> seg[s].pos]))
   /\ UNCHANGED <<Local, seg, high>>
 
 (* SEEK goes to the leader as well, which checks it against the tail.      *)
-Seek(n, s) ==
-  /\ Leads(n, s) /\ seg[s].st = "open" /\ seg[s].gen <= MaxSeeks
+Seek(s) == LET n == Ldr(s) IN
+  /\ Led(s) /\ seg[s].st = "open" /\ seg[s].gen <= MaxSeeks
   /\ \E p \in {0, Base(M(n), s) + seg[s].tail} :
        Propose(SeekCmd(s, seg[s].e0, [gen |-> seg[s].gen, pos |-> p], Me(n)))
   /\ UNCHANGED <<Local, seg, high>>
@@ -365,9 +367,9 @@ Fetch(p) ==
   /\ UNCHANGED <<metas, view, flight, up, run, seg, high, sus, seeker, stale>>
 
 ---------------------------------------------------------------------------
-LeaderStep(n, s) ==
-  \/ Assign(n, s) \/ Ack(n, s) \/ Drain(n, s) \/ SendSeal(n, s) \/ StallSeal(n, s) \/ Leave(n, s)
-  \/ Deliver(n, s) \/ CommitCursors(n, s) \/ Seek(n, s)
+LeaderStep(s) ==
+  \/ Assign(s) \/ Ack(s) \/ Drain(s) \/ SendSeal(s) \/ StallSeal(s) \/ Leave(s)
+  \/ Deliver(s) \/ CommitCursors(s) \/ Seek(s)
 
 NodeStep(n) ==
   \/ Advance(n) \/ Open(n) \/ AskOwn(n) \/ Recover(n) \/ Fetch(n) \/ Crash(n) \/ Restart(n)
@@ -376,8 +378,7 @@ NodeStep(n) ==
 Next ==
   \/ Apply \/ Lose
   \/ \E n \in Node : NodeStep(n)
-  \/ \E s \in Segs : Store(s)
-  \/ \E s \in Segs, n \in Node : LeaderStep(n, s)
+  \/ \E s \in Segs : Store(s) \/ LeaderStep(s)
 
 Spec == Init /\ [][Next]_vars
 
@@ -399,9 +400,9 @@ Fairness ==
   /\ WF_vars(\E n \in Node : AskOwn(n)) /\ WF_vars(\E n \in Node : Suspect(n, TRUE))
   /\ WF_vars(\E n \in Node : Recover(n)) /\ WF_vars(\E n \in Node : Fetch(n))
   /\ WF_vars(\E s \in Segs : Store(s))
-  /\ WF_vars(\E s \in Segs, n \in Node : Ack(n, s)) /\ WF_vars(\E s \in Segs, n \in Node : SendSeal(n, s))
-  /\ WF_vars(\E s \in Segs, n \in Node : Leave(n, s)) /\ WF_vars(\E s \in Segs, n \in Node : Deliver(n, s))
-  /\ WF_vars(\E s \in Segs, n \in Node : CommitCursors(n, s))
+  /\ WF_vars(\E s \in Segs : Ack(s)) /\ WF_vars(\E s \in Segs : SendSeal(s))
+  /\ WF_vars(\E s \in Segs : Leave(s)) /\ WF_vars(\E s \in Segs : Deliver(s))
+  /\ WF_vars(\E s \in Segs : CommitCursors(s))
 FairSpec == Spec /\ Fairness
 
 ---------------------------------------------------------------------------

@@ -13,8 +13,8 @@ class Outcome:
     generated: int = 0              # states, with repetitions
     distinct: int = 0
     depth: int = 0                  # steps of the longest of all shortest ways to a state
-    seconds: float = 0.0            # by the clock on the wall
-    cpu_seconds: float = 0.0        # of all threads
+    seconds: float = 0.0            # CPU time of all threads, divided by the workers: the duration on as many idle cores
+    wall_seconds: float = 0.0
     timed_out: bool = False
 
 

@@ -30,12 +30,13 @@ def run_tlc(config, options, text=None, workers=None, cpu_limit=None, wall_limit
             spec = place / f"{config.spec}.tla"
             spec.write_text(mutated(spec.read_text(), *change, spec.name))
         (place / "check.cfg").write_text(config.text if text is None else text)
-        command = tlc_command(config, options, workers or options.workers, simulate, short)
+        workers = workers or options.workers
+        command = tlc_command(config, options, workers, simulate, short)
         started, cpu_started = time.monotonic(), children_cpu_seconds()
         lines, timed_out = run_showing_progress(command, place, cpu_limit, wall_limit, show)
         outcome = read_output(lines)
-        outcome.seconds = time.monotonic() - started
-        outcome.cpu_seconds = children_cpu_seconds() - cpu_started
+        outcome.wall_seconds = time.monotonic() - started
+        outcome.seconds = (children_cpu_seconds() - cpu_started) / workers
         outcome.timed_out = timed_out
         outcome.ok = outcome.ok and not timed_out
         if options.keep_output:
