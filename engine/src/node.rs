@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -18,6 +19,7 @@ use crate::log::{cursor, peer_server, reconciler, retention, watchdog};
 use crate::metadata::{Metadata, MetadataError, Setup};
 use crate::peer::PeerListener;
 use crate::server;
+use crate::status;
 use crate::store::{Store, StoreError};
 
 /// Why a node does not start.
@@ -70,6 +72,9 @@ pub struct Node {
     internal: Vec<JoinHandle<()>>,
 }
 
+/// How long a member of a cluster waits before it serves without a lease.
+const READY_PATIENCE: Duration = Duration::from_secs(2);
+
 impl Node {
     /// Recovers the data directory and begins to serve.
     pub async fn start(config: Config) -> Result<Node, NodeError> {
@@ -83,30 +88,36 @@ impl Node {
         let local = listener.local_addr().map_err(cannot)?;
         let admin = open_admin_port(&config).await?;
         let peer_listener = bind_peers(&config)?;
-        let opened = tokio::task::spawn_blocking(move || open(config, local, peer_listener)).await;
-        let (broker, data_connections) = opened.unwrap_or(Err(NodeError::Aborted))?;
+        let (broker, data_connections) = open(config, local, peer_listener).await?;
         let broker = Arc::new(broker);
-        let node_id = broker.config.node_id;
-        let info = broker.metadata.view(|state| state.nodes.get(&node_id).map(|info| info.peer_address.clone()));
         let internal = vec![
             tokio::spawn(reconciler::run(Arc::clone(&broker))),
             tokio::spawn(watchdog::run(Arc::clone(&broker))),
             tokio::spawn(peer_server::run(data_connections, Arc::clone(&broker))),
         ];
-        settle(&broker).await?;
-        let mut tasks = vec![
-            tokio::spawn(server::run(listener, Arc::clone(&broker))),
-            tokio::spawn(cursor::Committer::run(Arc::clone(&broker))),
-            tokio::spawn(retention::run(Arc::clone(&broker))),
-        ];
+        let mut tasks = Vec::new();
         let mut admin_address = None;
         if let Some((listener, address)) = admin {
             tasks.push(tokio::spawn(admin::run(listener, Arc::clone(&broker))));
             admin_address = Some(address);
             tracing::info!("status page: http://{address}/");
         }
-        tracing::info!(address = %local, backend = broker.store.backend(), topics = broker.topics.all().len(), "ready");
-        Ok(Node { broker, address: local, admin_address, peer_address: info.unwrap_or_default(), tasks, internal })
+        // A node alone is ready in a moment, and nobody else could serve meanwhile. A member of a
+        // cluster may have to wait for others: until then it says so, and serves what it can.
+        let settled = tokio::spawn(settle(Arc::clone(&broker), local));
+        let alone = broker.metadata.view(|state| state.nodes.len() <= 1);
+        let patience = if alone { Duration::MAX } else { READY_PATIENCE };
+        if let Ok(settled) = tokio::time::timeout(patience, settled).await {
+            settled.unwrap_or(Err(NodeError::Aborted))?;
+        } else {
+            let reason = status::not_ready(&broker).unwrap_or("topics are being opened");
+            tracing::warn!(reason, "not ready yet");
+        }
+        tasks.push(tokio::spawn(server::run(listener, Arc::clone(&broker))));
+        tasks.push(tokio::spawn(cursor::Committer::run(Arc::clone(&broker))));
+        tasks.push(tokio::spawn(retention::run(Arc::clone(&broker))));
+        let peer_address = broker.metadata.peer_address();
+        Ok(Node { broker, address: local, admin_address, peer_address, tasks, internal })
     }
 
     /// Where clients connect; useful with port 0.
@@ -170,12 +181,14 @@ fn bind_peers(config: &Config) -> Result<Option<std::net::TcpListener>, NodeErro
     }
 }
 
-fn open(
+async fn open(
     config: Config,
     client_address: SocketAddr,
     peer_listener: Option<std::net::TcpListener>,
 ) -> Result<(Broker, PeerListener), NodeError> {
-    let store = Store::open(config.store_config())?;
+    let store_config = config.store_config();
+    let store = tokio::task::spawn_blocking(move || Store::open(store_config)).await;
+    let store = store.map_err(|_| NodeError::Aborted)??;
     let port = peer_listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let setup = Setup {
         dir: config.data_dir.join("metadata"),
@@ -187,22 +200,30 @@ fn open(
         join: config.join.clone(),
         address_is_known: config.raft_port != 0,
     };
-    let (metadata, data_connections) = Metadata::open(setup)?;
-    let broker = Broker::new(config, store, metadata);
-    wait_ready(&broker.metadata)?;
-    Ok((broker, data_connections))
+    let (metadata, data_connections) = Metadata::open(setup).await?;
+    Ok((Broker::new(config, store, metadata), data_connections))
 }
 
-/// Blocks until the cluster knows this run and has given it a lease.
-fn wait_ready(metadata: &Metadata) -> Result<(), NodeError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|_| NodeError::Aborted)?;
-    runtime.block_on(metadata.ready());
-    Ok(())
+/// Gets ready, unless the node is stopped before.
+async fn settle(broker: Arc<Broker>, local: SocketAddr) -> Result<(), NodeError> {
+    let settled = tokio::select! {
+        settled = get_ready(&broker) => settled,
+        () = broker.stopped() => return Err(NodeError::Aborted),
+    };
+    match &settled {
+        Ok(()) => {
+            let (backend, topics) = (broker.store.backend(), broker.topics.all().len());
+            tracing::info!(address = %local, backend, topics, "ready");
+        }
+        Err(error) => tracing::error!(%error, "the node does not get ready"),
+    }
+    settled
 }
 
-/// Waits until the topics are in step with the metadata. A node alone also waits until what an
-/// earlier run left open is recovered: nobody else could do anything with its topics meanwhile.
-async fn settle(broker: &Arc<Broker>) -> Result<(), NodeError> {
+/// Waits until the cluster knows this run, and until the topics are in step with the metadata. A
+/// node alone also waits until what an earlier run left open is recovered.
+async fn get_ready(broker: &Arc<Broker>) -> Result<(), NodeError> {
+    broker.metadata.ready().await;
     broker.in_step().await;
     let alone = broker.metadata.view(|state| state.nodes.len() <= 1);
     if alone {
@@ -220,7 +241,12 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     use tokio::signal::unix::{SignalKind, signal};
     let handlers = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
     let (mut term, mut interrupt) = handlers.map_err(|_| NodeError::Aborted)?;
-    let node = Node::start(config).await?;
+    let node = tokio::select! {
+        node = Node::start(config) => node?,
+        // Nothing was served yet, so there is nothing to bring to an end.
+        _ = term.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let claimed = tokio::select! {
         _ = term.recv() => None,
         _ = interrupt.recv() => None,

@@ -39,7 +39,7 @@ use self::agent::Agent;
 use self::lease::Lease;
 use self::placement::TooFew;
 pub use self::start::Setup;
-use self::start::{Files, Started};
+use self::start::Started;
 use self::state::{Command, Outcome, State};
 use crate::peer::hello::Hello;
 use crate::peer::{PeerListener, Peers};
@@ -98,6 +98,9 @@ pub enum MetadataError {
     /// The node id is taken by a node that is running.
     #[error("node id {0} belongs to a node that is running; choose another --node-id")]
     NodeIdInUse(u64),
+    /// A member of a cluster has no port for the other nodes.
+    #[error("this node is a member of a cluster, but cannot listen on {0}; choose another --raft-host or --raft-port")]
+    NoListener(String),
     /// Raft cannot work any more; only a restart helps.
     #[error("Raft has stopped: {0}")]
     Raft(Arc<str>),
@@ -155,17 +158,17 @@ struct Thread {
 
 impl Metadata {
     /// Opens or creates the metadata and starts the Raft thread. With `--join` and an empty
-    /// directory it returns only once the cluster has let the node in. Blocks.
-    pub fn open(setup: Setup) -> Result<(Self, PeerListener), MetadataError> {
-        let files = Files::open(&setup.dir, setup.node_id)?;
+    /// directory it returns only once the cluster has let the node in; dropped before that, it has
+    /// started nothing.
+    pub async fn open(setup: Setup) -> Result<(Self, PeerListener), MetadataError> {
         let dir = setup.dir.clone();
-        let (started, start) = std::sync::mpsc::channel();
+        let (started, start) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let handle = std::thread::Builder::new()
             .name("raft".into())
-            .spawn(move || start::run(setup, files, &started, stopped))
+            .spawn(move || start::run(setup, started, stopped))
             .map_err(|error| MetadataError::io("start the thread for", &dir, error))?;
-        let begun = start.recv().unwrap_or(Err(MetadataError::Stopped))?;
+        let begun = start.await.unwrap_or(Err(MetadataError::Stopped))?;
         let (Started { agent, listener, foreign }, runtime) = begun;
         let thread = Arc::new(Mutex::new(Thread { stop: Some(stop), handle: Some(handle) }));
         Ok((Metadata { agent, runtime, foreign, thread }, listener))
@@ -179,6 +182,11 @@ impl Metadata {
     /// The run id of this process: random, drawn at its start.
     pub fn run_id(&self) -> u64 {
         self.agent.info.run_id
+    }
+
+    /// `host:port` under which other nodes reach this one.
+    pub fn peer_address(&self) -> String {
+        self.agent.info.peer_address.clone()
     }
 
     /// This node's lease.
@@ -208,7 +216,8 @@ impl Metadata {
         self.agent.catch_up().await
     }
 
-    /// Returns once this run of the node is registered and has a lease.
+    /// Returns once this run of the node is registered and has a lease. Then the state here holds
+    /// everything that was committed when the lease was granted.
     pub async fn ready(&self) {
         loop {
             let mut leased = std::pin::pin!(self.agent.leased.notified());

@@ -76,8 +76,11 @@ pub(super) struct Started {
     pub(super) foreign: watch::Receiver<Option<Hello>>,
 }
 
+/// How the start ended: what runs, and the runtime on which it does.
+pub(super) type Begun = Result<(Started, tokio::runtime::Handle), MetadataError>;
+
 /// The files, opened before anything runs, so that a damaged one is told at once.
-pub(super) struct Files {
+struct Files {
     identity_path: PathBuf,
     identity: Option<Identity>,
     log: RaftLog,
@@ -85,7 +88,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn open(dir: &Path, node_id: u64) -> Result<Self, MetadataError> {
+    fn open(dir: &Path, node_id: u64) -> Result<Self, MetadataError> {
         std::fs::create_dir_all(dir).map_err(|error| MetadataError::io("create", dir, error))?;
         let log = RaftLog::open(&dir.join("log"))?;
         let identity_path = dir.join("cluster.json");
@@ -106,7 +109,7 @@ impl Files {
 }
 
 /// Starts everything on the current runtime, which must be the Raft thread's.
-pub(super) async fn start(setup: Setup, files: Files) -> Result<Started, MetadataError> {
+async fn start(setup: Setup, files: Files) -> Result<Started, MetadataError> {
     let failed = |what, error| MetadataError::io(what, &setup.dir, error);
     let run_id = random_u64().map_err(|error| failed("draw a run id for", error))?;
     let local = Arc::new(Local {
@@ -120,6 +123,9 @@ pub(super) async fn start(setup: Setup, files: Files) -> Result<Started, Metadat
         let _ = local.cluster_id.set(identity.cluster_id());
     }
     let view = files.machine.view();
+    if setup.listener.is_none() && view.read(|state| state.nodes.len() > 1) {
+        return Err(MetadataError::NoListener(setup.peer_address.clone()));
+    }
     let peers = {
         let view = Arc::clone(&view);
         Peers::new(
@@ -276,30 +282,27 @@ fn spawn_tasks(
 }
 
 /// The body of the Raft thread: starts, says so, and runs until it is told to stop.
-pub(super) fn run(
-    setup: Setup,
-    files: Files,
-    started: &std::sync::mpsc::Sender<Result<(Started, tokio::runtime::Handle), MetadataError>>,
-    stop: oneshot::Receiver<()>,
-) {
-    let dir = setup.dir.clone();
-    let log = files.log.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
+pub(super) fn run(setup: Setup, started: oneshot::Sender<Begun>, mut stop: oneshot::Receiver<()>) {
+    let opened = Files::open(&setup.dir, setup.node_id).and_then(|files| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok((files, runtime.map_err(|error| MetadataError::io("start the runtime of", &setup.dir, error))?))
+    });
+    let (files, runtime) = match opened {
+        Ok(opened) => opened,
         Err(error) => {
-            // The node that waits for this is still there: it blocks on the channel.
-            let _ = started.send(Err(MetadataError::io("start the runtime of", &dir, error)));
+            // Whoever no longer waits does not mind.
+            let _ = started.send(Err(error));
             return;
         }
     };
+    let log = files.log.clone();
     runtime.block_on(async {
-        let mut stop = stop;
         let begun = tokio::select! {
             begun = start(setup, files) => begun,
             _ = &mut stop => Err(MetadataError::Stopped),
         };
         let raft = begun.as_ref().ok().map(|begun| begun.agent.raft.clone());
+        // Whoever no longer waits has dropped the sender of `stop` as well.
         let _ = started.send(begun.map(|begun| (begun, tokio::runtime::Handle::current())));
         if let Some(raft) = raft {
             // An error means that the node was dropped, which is a stop as well.

@@ -1,8 +1,8 @@
 //! Who a node is after its disk was lost, and which directories are refused.
 
-use walrus_engine::metadata::{Metadata, MetadataError};
+use walrus_engine::metadata::MetadataError;
 
-use crate::support::{Group, create, eventually, propose, voters};
+use crate::support::{Group, create, eventually, open, propose, voters};
 
 #[test]
 fn an_empty_node_comes_back_as_another_voter_and_the_old_one_leaves() {
@@ -66,7 +66,7 @@ fn a_node_id_that_is_in_use_is_not_given_twice() {
     let mut setup = group.setup(3, &[1]);
     setup.dir = group.dir(30);
     let (sender, joined) = std::sync::mpsc::channel();
-    std::thread::spawn(move || sender.send(Metadata::open(setup).map(|(node, _)| node)));
+    std::thread::spawn(move || sender.send(open(setup).map(|(node, _)| node)));
     let kept = group.nodes[&3].run_id();
     propose(&group.nodes[&1], &create("t"));
     assert!(joined.try_recv().is_err(), "it still waits");
@@ -85,5 +85,5 @@ fn a_directory_of_another_node_is_refused() {
     group.stop_node(1);
     let mut setup = group.setup(2, &[]);
     setup.dir = group.dir(1);
-    assert!(matches!(Metadata::open(setup), Err(MetadataError::OtherNode { node_id: 1, .. })));
+    assert!(matches!(open(setup), Err(MetadataError::OtherNode { node_id: 1, .. })));
 }

@@ -68,7 +68,7 @@ impl Group {
 
     pub fn start_with(&mut self, setup: Setup) {
         let (node_id, address) = (setup.node_id, setup.peer_address.clone());
-        let (node, listener) = Metadata::open(setup).expect("the node starts");
+        let (node, listener) = open(setup).expect("the node starts");
         self.addresses.insert(node_id, address);
         self.nodes.insert(node_id, node);
         self.listeners.insert(node_id, listener);
@@ -116,6 +116,12 @@ impl Drop for Group {
             node.shutdown();
         }
     }
+}
+
+/// Opens a node's metadata, for a test that waits for it.
+pub fn open(setup: Setup) -> Result<(Metadata, PeerListener), MetadataError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    runtime.block_on(Metadata::open(setup))
 }
 
 /// Raft ids of the voters as a node sees them; empty while they are changing.
