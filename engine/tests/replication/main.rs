@@ -1,6 +1,7 @@
 //! Three real brokers, killed and started again: nothing acknowledged is lost, whichever node is asked.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, missing_docs, reason = "tests")]
 
+mod alone;
 mod failover;
 mod followers;
 mod rotation;

@@ -96,6 +96,22 @@ impl Cluster {
         child.wait().unwrap();
     }
 
+    /// Ends a node in order, with SIGTERM.
+    pub fn terminate(&mut self, node: u64) {
+        let mut child = self.nodes.remove(&node).expect("it runs");
+        let told = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        assert!(told.success());
+        let status = child.wait().unwrap();
+        assert!(status.success(), "node {node} ended with {status}");
+    }
+
+    /// Starts a node that was not there at the start.
+    pub fn add(&mut self, node: u64) {
+        self.client_ports.insert(node, free_port());
+        self.peer_ports.insert(node, free_port());
+        self.spawn(node);
+    }
+
     pub fn running(&self) -> Vec<u64> {
         self.nodes.keys().copied().collect()
     }
