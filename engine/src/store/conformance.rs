@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::fault::{Fault, FaultDisk};
 use super::format::DATA_START;
+use super::waiters::block_on;
 use super::*;
 
 fn spec(topic_id: u64, tier: Tier) -> SegmentSpec {
@@ -118,6 +119,9 @@ macro_rules! on_every_backend {
     };
 }
 
+mod copies;
+use copies::*;
+
 on_every_backend!(
     appended_records_are_read_back,
     synced_small_and_large_batches_are_read_back,
@@ -135,6 +139,13 @@ on_every_backend!(
     a_second_process_and_another_version_are_refused,
     many_topics_share_a_small_pool,
     reads_start_anywhere_and_keep_their_limits,
+    a_copy_is_the_same_bytes,
+    only_the_next_index_of_this_segment_is_taken,
+    a_fence_holds_across_restarts,
+    a_fenced_leader_takes_nothing_more,
+    a_rebooted_copy_is_in_doubt_until_it_is_whole_again,
+    a_seal_cuts_what_lies_past_it_and_settles_who_waits,
+    a_short_copy_serves_what_it_has_and_is_finished_when_it_is_whole,
 );
 
 fn with_backend(disable_io_uring: bool, scenario: fn(StoreConfig)) {

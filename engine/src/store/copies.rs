@@ -225,7 +225,7 @@ impl Segment {
         let file = inner.shared.files.get(inner.spec.uid).map_err(|error| StoreError::io(what(), error))?;
         let mut bytes = BytesMut::zeroed(end.saturating_sub(start) as usize);
         inner.shared.disk.read(&file, start, &mut bytes).map_err(|error| StoreError::io(what(), error))?;
-        cut_raw(inner, bytes.freeze(), from_index, limit)
+        cut_raw(inner, bytes.freeze(), from_index, limit, max_bytes)
     }
 }
 
@@ -252,7 +252,13 @@ fn check(inner: &Inner, epoch: u64, bytes: &[u8]) -> Result<Vec<(BatchHeader, st
 }
 
 /// Cuts off what lies before the batch that holds `from_index` and past `limit`, checks the rest.
-fn cut_raw(inner: &Inner, bytes: Bytes, from_index: u64, limit: u64) -> Result<RawBatches, StoreError> {
+fn cut_raw(
+    inner: &Inner,
+    bytes: Bytes,
+    from_index: u64,
+    limit: u64,
+    max_bytes: usize,
+) -> Result<RawBatches, StoreError> {
     let corrupt = |reason: &str| StoreError::Corrupt {
         uid: inner.spec.uid,
         first_index: from_index,
@@ -277,7 +283,7 @@ fn cut_raw(inner: &Inner, bytes: Bytes, from_index: u64, limit: u64) -> Result<R
             let _ = rest.split_to(total);
             continue;
         }
-        if header.base_index >= limit {
+        if header.base_index >= limit || (taken > 0 && taken + total > max_bytes) {
             break;
         }
         let expected = if taken == 0 { header.base_index } else { out.end_index };
