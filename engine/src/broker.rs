@@ -17,7 +17,8 @@ use crate::log::copies::Copies;
 use crate::log::cursor::{self, Committer, CursorError, SHARED_GROUP};
 use crate::log::forward::{self, ForwardError, Forwards};
 use crate::log::outgoing::{Led, Outgoing};
-use crate::log::reader::{self, Read, ReadError};
+use crate::log::reader::{self, Limits, Read, ReadError};
+use crate::log::repair::Damage;
 use crate::log::rollover;
 use crate::log::topic::{Route, Topic};
 use crate::log::topics::{self, Topics};
@@ -55,6 +56,8 @@ pub struct Broker {
     pub streams: Mutex<HashMap<u64, Arc<Outgoing>>>,
     /// Connections for recoveries and repairs.
     pub calls: Calls,
+    /// Damage that readers came upon.
+    pub damage: Damage,
     /// Connections for requests that are passed on.
     pub forwards: Forwards,
     /// Metadata index with which the topics are in step.
@@ -72,6 +75,8 @@ pub struct Broker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stop {
     Running,
+    /// What this node leads is handed over.
+    Leading,
     /// No new requests of clients.
     Clients,
     /// Nothing any more.
@@ -127,6 +132,7 @@ impl Broker {
             led: Led::default(),
             streams: Mutex::default(),
             calls: Calls::default(),
+            damage: Damage::default(),
             forwards: Forwards::default(),
             reconciled: watch::Sender::new(0),
             committer: Committer::default(),
@@ -134,6 +140,16 @@ impl Broker {
             counters: status::Counters::default(),
             stop: watch::Sender::new(Stop::Running),
         }
+    }
+
+    /// From now on this node hands on whatever it is given to lead.
+    pub fn stop_leading(&self) {
+        self.stop.send_replace(Stop::Leading);
+    }
+
+    /// Does this node hand on what it is given to lead?
+    pub fn is_leaving(&self) -> bool {
+        *self.stop.borrow() >= Stop::Leading
     }
 
     /// Tells everyone who serves clients to finish.
@@ -323,8 +339,8 @@ impl Broker {
                     return Ok(Answer::Moved);
                 }
                 Err(ReadError::Elsewhere { number, sealed: true, refusal }) => {
-                    let read = forward::read_sealed(self, topic, number, offset, max_records, max_bytes).await;
-                    return read.map(Answer::Fetched).ok_or(refusal);
+                    let read = reader::read_elsewhere(self, topic, number, limits, refusal).await?;
+                    return Ok(Answer::Fetched(read));
                 }
                 Err(ReadError::Elsewhere { sealed: false, .. }) => {
                     let route = topic.chain().route();
@@ -371,14 +387,6 @@ impl Broker {
         }
         status::topic_state(self, &topic).map(Answer::Json)
     }
-}
-
-/// What a `FETCH` asks for.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    offset: u64,
-    max_records: u64,
-    max_bytes: usize,
 }
 
 /// Milliseconds since 1970 by this machine's clock.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! start   store (lock, files) → metadata → topics in step with it → listen → serve
-//! stop    no new requests → owed replies sent → cursors committed → other nodes → metadata → store flushed
+//! stop    leadership handed over → no new requests → owed replies sent → cursors committed → other nodes → metadata → store flushed
 //! ```
 
 use std::net::SocketAddr;
@@ -15,12 +15,15 @@ use tokio::task::JoinHandle;
 use crate::admin;
 use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
-use crate::log::{cursor, peer_server, reconciler, retention, watchdog};
+use crate::log::{cursor, peer_server, reconciler, repair, retention, rollover, watchdog};
 use crate::metadata::{Metadata, MetadataError, Setup};
 use crate::peer::PeerListener;
 use crate::server;
 use crate::status;
 use crate::store::{Store, StoreError};
+
+/// Longest wait, at a stop, for other nodes to take over what this one leads.
+const LEAVE_TIME: Duration = Duration::from_secs(10);
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +96,7 @@ impl Node {
         let internal = vec![
             tokio::spawn(reconciler::run(Arc::clone(&broker))),
             tokio::spawn(watchdog::run(Arc::clone(&broker))),
+            tokio::spawn(repair::run(Arc::clone(&broker))),
             tokio::spawn(peer_server::run(data_connections, Arc::clone(&broker))),
         ];
         let mut tasks = Vec::new();
@@ -140,8 +144,30 @@ impl Node {
         self.broker.metadata.claimed().await
     }
 
+    /// Hands over what this node leads, while it still serves: its clients' requests are passed on.
+    async fn leave(&self) {
+        if self.broker.metadata.view(|state| state.nodes.len() <= 1) {
+            return;
+        }
+        self.broker.stop_leading();
+        let left = async {
+            loop {
+                let led: Vec<_> = self.broker.topics.all().into_iter().filter(|topic| topic.is_led_here()).collect();
+                if led.is_empty() {
+                    return;
+                }
+                rollover::hand_over(&self.broker, led).await;
+                self.broker.in_step().await;
+            }
+        };
+        if tokio::time::timeout(LEAVE_TIME, left).await.is_err() {
+            tracing::warn!("some topics could not be handed over; the others will recover them");
+        }
+    }
+
     /// Stops: what was acknowledged is flushed, and reader positions are committed.
     pub async fn stop(self) {
+        self.leave().await;
         self.broker.stop();
         for task in self.tasks {
             // A task that panicked has said so; the others still want to be stopped.

@@ -98,6 +98,7 @@ pub async fn serve(broker: &Arc<Broker>, mut stream: TcpStream) -> io::Result<()
 async fn answer(broker: &Arc<Broker>, call: Call, batches: &Bytes) -> (CallReply, Bytes) {
     let (broker, batches) = (Arc::clone(broker), batches.clone());
     let answered = tokio::task::spawn_blocking(move || match call {
+        Call::Ping => Ok((CallReply::Pong, Bytes::new())),
         Call::Fence { segments } => {
             fence(&broker, &segments).map(|answers| (CallReply::Fenced(answers), Bytes::new())).map_err(RawError::from)
         }

@@ -216,14 +216,12 @@ impl Leading {
         lock(&self.progress).waiting_since.map(|since| since.elapsed())
     }
 
-    /// Copies, this node's included, that hold everything that was submitted.
-    pub fn whole_copies(&self) -> usize {
-        let progress = lock(&self.progress);
-        let others = progress.copies.iter().filter(|copy| copy.stored >= progress.submitted).count();
-        others + usize::from(progress.stored_here >= progress.submitted)
+    /// The longest time that a node of the set could not be reached by now.
+    pub fn away_for(&self) -> Option<Duration> {
+        self.streams.iter().filter_map(|stream| stream.away_for()).max()
     }
 
-    /// Nodes of the set that have not stored everything below `count`.
+    /// Is there a node of the set that has not stored everything below `count`?
     pub fn lacking(&self, count: u64) -> bool {
         lock(&self.progress).copies.iter().any(|copy| copy.stored < count)
     }

@@ -253,6 +253,8 @@ pub fn next_message(input: &mut BytesMut) -> Result<Option<Message>, BadMessage>
 /// What a recovery or a repair asks of another node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Call {
+    /// Are you there?
+    Ping,
     /// Promise to refuse older epochs, and tell the lengths.
     Fence {
         /// Segments, each with the recovery's epoch and the disk that the set names.
@@ -277,6 +279,8 @@ pub enum Call {
 /// What came of a [`Call`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CallReply {
+    /// Yes.
+    Pong,
     /// One answer for each segment; `Err` names a newer epoch that was promised, or 0.
     Fenced(Vec<Result<FenceReply, u64>>),
     /// The batches follow; the numbers are their first index and the one after the last.

@@ -24,6 +24,7 @@ pub mod peer_server;
 pub mod quorum;
 pub mod reader;
 pub mod reconciler;
+pub mod repair;
 pub mod replica;
 pub mod retention;
 pub mod rollover;

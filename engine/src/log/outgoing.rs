@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
@@ -72,6 +72,8 @@ impl Led {
 pub struct Outgoing {
     node_id: u64,
     queue: Mutex<Queue>,
+    /// Since when there is no connection.
+    away_since: Mutex<Option<Instant>>,
     wake: Notify,
 }
 
@@ -94,12 +96,17 @@ enum Item {
 impl Outgoing {
     /// A stream that nobody has connected yet.
     pub fn new(node_id: u64) -> Self {
-        Outgoing { node_id, queue: Mutex::default(), wake: Notify::new() }
+        Outgoing { node_id, queue: Mutex::default(), away_since: Mutex::new(Some(Instant::now())), wake: Notify::new() }
     }
 
     /// The node at the other end.
     pub fn node_id(&self) -> u64 {
         self.node_id
+    }
+
+    /// How long the node could not be reached.
+    pub fn away_for(&self) -> Option<Duration> {
+        lock(&self.away_since).map(|since| since.elapsed())
     }
 
     /// Sends a message. False, and nothing is sent, while there is no connection.
@@ -185,12 +192,14 @@ impl Outgoing {
 
     fn disconnect(&self) {
         *lock(&self.queue) = Queue::default();
+        lock(&self.away_since).get_or_insert_with(Instant::now);
     }
 
     async fn serve(&self, broker: &Broker, mut stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         stream.write_u8(Purpose::Replicate as u8).await?;
         lock(&self.queue).connected = true;
+        *lock(&self.away_since) = None;
         for (segment, leading) in broker.led.all() {
             leading.reconnected(&segment, self.node_id);
         }

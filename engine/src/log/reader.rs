@@ -9,6 +9,7 @@ use super::topic::{Chain, Link, Route, Topic};
 use crate::broker::Broker;
 use crate::error::Refusal;
 use crate::protocol::ErrorCode;
+use crate::types::SegmentUid;
 
 /// Consecutive records as they lie in the store.
 #[derive(Debug, Default)]
@@ -76,10 +77,40 @@ pub async fn read_anywhere(
     match read(topic, offset, max_records, max_bytes).await {
         Ok(read) => Ok(read),
         Err(ReadError::Elsewhere { number, sealed: true, refusal }) => {
-            forward::read_sealed(broker, topic, number, offset, max_records, max_bytes).await.ok_or(refusal)
+            read_elsewhere(broker, topic, number, Limits { offset, max_records, max_bytes }, refusal).await
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What is to be read.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// First record.
+    pub offset: u64,
+    /// At most so many records.
+    pub max_records: u64,
+    /// About so many bytes.
+    pub max_bytes: usize,
+}
+
+/// Reads a sealed segment that this node has no sound copy of. If it should have one, it is mended.
+pub async fn read_elsewhere(
+    broker: &Arc<Broker>,
+    topic: &Topic,
+    number: u64,
+    limits: Limits,
+    refusal: Refusal,
+) -> Result<Read, Refusal> {
+    let Limits { offset, max_records, max_bytes } = limits;
+    let read = forward::read_sealed(broker, topic, number, offset, max_records, max_bytes).await;
+    if read.is_some()
+        && let Some(link) = topic.chain().links.iter().find(|link| link.number == number)
+        && link.segment.is_some()
+    {
+        broker.damage.note(SegmentUid { topic_id: topic.id, number }, offset - link.base_offset);
+    }
+    read.ok_or(refusal)
 }
 
 /// Reads from `offset` on: about `max_bytes`, at least one record if there is one. Damage at

@@ -163,12 +163,14 @@ fn follow_segment(broker: &Arc<Broker>, topic: &Topic, segment: &SegmentInfo, li
     link.base_offset = segment.base_offset;
     if let Phase::Sealed { count, .. } = segment.phase {
         let named = is_named(broker, &segment.replicas);
-        if link.sealed_count.replace(count).is_none() {
+        let fresh = link.sealed_count.replace(count).is_none();
+        if fresh {
             link.segment = end(broker, topic, segment, count, link.segment.take());
         } else if named && link.segment.is_none() {
             link.segment = Some(broker.store.sealed(spec(topic.id, &topic.config, segment), count));
         }
-        if !named {
+        // (A repair may be fetching a copy at this moment that is named only once it is whole.)
+        if !named && (fresh || link.segment.is_some()) {
             discard(broker, &[SegmentUid { topic_id: topic.id, number: link.number }]);
             link.segment = None;
         }
@@ -296,7 +298,7 @@ pub fn open_copy(broker: &Broker, spec: crate::store::SegmentSpec) -> Result<sup
     Ok(copy)
 }
 
-fn is_named(broker: &Broker, replicas: &[Replica]) -> bool {
+pub(super) fn is_named(broker: &Broker, replicas: &[Replica]) -> bool {
     let (me, disk_id) = (broker.config.node_id, broker.disk_id());
     replicas.iter().any(|replica| replica.node_id == me && replica.disk_id == disk_id)
 }
@@ -349,7 +351,11 @@ fn open(broker: &Arc<Broker>, openings: Vec<Opening>) {
             leading.announce(&segment);
         }
         topic.take_cursors(&info);
-        topic.change(|chain| lead(chain, segment));
+        topic.change(|chain| lead(chain, segment.clone()));
+        if broker.is_leaving() {
+            // Whoever chose this node did not know that it is about to stop.
+            rollover::start(broker, &topic, &segment, None);
+        }
     }
 }
 

@@ -9,6 +9,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+
 use super::cursor;
 use super::topic::{Topic, Writing};
 use crate::broker::{Broker, now_ms};
@@ -32,30 +34,19 @@ const LIST_MAX: usize = 1000;
 /// Starts the rollover of `segment`, unless it is under way or done. `failure` is what made the
 /// segment unusable, if anything did.
 pub fn start(broker: &Arc<Broker>, topic: &Arc<Topic>, segment: &Segment, failure: Option<&StoreError>) {
-    let number = segment.spec().uid.number;
-    let full_disk = matches!(failure, Some(StoreError::DiskFull));
-    let meanwhile = match failure {
-        // Waiting for space could take for ever, so writers are told.
-        Some(error @ StoreError::DiskFull) => Writing::Refusing(error.clone().into()),
-        _ => Writing::RollingOver,
-    };
-    let started = topic.change(|chain| {
-        let mine = chain.last().number == number && matches!(chain.writing, Writing::Open);
-        if mine {
-            chain.writing = meanwhile;
-            chain.waits_for_space = full_disk;
-        }
-        mine
-    });
-    if !started {
+    if !stop_assigning(topic, segment, failure) {
         return;
     }
+    let full_disk = matches!(failure, Some(StoreError::DiskFull));
     if let Some(error) = failure {
-        tracing::error!(topic = %topic.name, segment = number, %error, "a segment failed and is being sealed");
+        tracing::error!(topic = %topic.name, segment = segment.spec().uid.number, %error, "a segment failed and is being sealed");
     }
     let (broker, topic, segment) = (Arc::clone(broker), Arc::clone(topic), segment.clone());
     tokio::spawn(async move {
-        roll_over(&broker, &topic, &segment).await;
+        match close(&broker, &topic, &segment).await {
+            Ok(closing) => propose(&broker, vec![(Arc::clone(&topic), closing)]).await,
+            Err(at) => begin_seal(&broker, vec![at]).await,
+        }
         if full_disk {
             wait_for_space(&broker).await;
             topic.change(|chain| {
@@ -68,22 +59,70 @@ pub fn start(broker: &Arc<Broker>, topic: &Arc<Topic>, segment: &Segment, failur
     });
 }
 
-async fn roll_over(broker: &Arc<Broker>, topic: &Arc<Topic>, segment: &Segment) {
-    segment.close();
-    let at = SegmentAt { uid: segment.spec().uid, epoch: segment.spec().epoch };
-    let Some(count) = drain(broker, segment).await else {
-        return begin_seal(broker, vec![at]).await;
-    };
-    if let Err(error) = close(broker, topic, segment, at, count).await {
-        if error.code != ErrorCode::NotReady {
-            tracing::error!(topic = %topic.name, %error, "the topic takes no more records");
+/// Closes the open segments of many topics that this node leads, with few commands; returns once
+/// the metadata show what became of them. Whoever leads next is the Raft leader's choice.
+pub async fn hand_over(broker: &Arc<Broker>, topics: Vec<Arc<Topic>>) {
+    let mut closings = JoinSet::new();
+    for topic in topics {
+        let open = topic.chain().last().segment.clone();
+        if let Some(segment) = open.filter(|segment| stop_assigning(&topic, segment, None)) {
+            let broker = Arc::clone(broker);
+            closings.spawn(async move { close(&broker, &topic, &segment).await.map(|closing| (topic, closing)) });
         }
-        topic.change(|chain| chain.writing = Writing::Refusing(error));
     }
+    let (mut drained, mut stuck) = (Vec::new(), Vec::new());
+    while let Some(closing) = closings.join_next().await {
+        match closing {
+            Ok(Ok(closing)) => drained.push(closing),
+            Ok(Err(at)) => stuck.push(at),
+            // A task that panicked has said so.
+            Err(_) => {}
+        }
+    }
+    while !drained.is_empty() {
+        let some = drained.split_off(drained.len().saturating_sub(LIST_MAX));
+        propose(broker, some).await;
+    }
+    begin_seal(broker, stuck).await;
 }
 
-/// The final count, once everything that was assigned is committed. `None`: only a recovery can
-/// find it out.
+/// From now on the topic waits for its next segment. False: it does so already, or is led elsewhere.
+fn stop_assigning(topic: &Topic, segment: &Segment, failure: Option<&StoreError>) -> bool {
+    let meanwhile = match failure {
+        // Waiting for space could take for ever, so writers are told.
+        Some(error @ StoreError::DiskFull) => Writing::Refusing(error.clone().into()),
+        _ => Writing::RollingOver,
+    };
+    topic.change(|chain| {
+        let mine = chain.last().number == segment.spec().uid.number && matches!(chain.writing, Writing::Open);
+        if mine {
+            chain.writing = meanwhile;
+            chain.waits_for_space = matches!(failure, Some(StoreError::DiskFull));
+        }
+        mine
+    })
+}
+
+/// Waits for what is in flight, stops the cursors, and says how the segment is to be closed. `Err`:
+/// only a recovery can find out where it ends.
+async fn close(broker: &Broker, topic: &Topic, segment: &Segment) -> Result<Closing, SegmentAt> {
+    segment.close();
+    let at = SegmentAt { uid: segment.spec().uid, epoch: segment.spec().epoch };
+    let count = drain(broker, segment).await.ok_or(at)?;
+    // Delivered from now on would be delivered twice.
+    topic.change(|chain| chain.cursors_here = false);
+    Ok(Closing {
+        segment: at,
+        count,
+        bytes: segment.size_bytes(),
+        possible_loss: false,
+        holders: None,
+        next: Placement::default(),
+        cursors: cursor::final_positions(topic).await,
+    })
+}
+
+/// The final count, once everything that was assigned is committed.
 async fn drain(broker: &Broker, segment: &Segment) -> Option<u64> {
     // Closed, so this is the final length, if everything up to it is committed.
     let assigned = segment.next_index();
@@ -99,29 +138,29 @@ async fn drain(broker: &Broker, segment: &Segment) -> Option<u64> {
     }
 }
 
-/// Proposes the closing until the metadata show the segment closed, or being recovered.
-async fn close(broker: &Broker, topic: &Topic, segment: &Segment, at: SegmentAt, count: u64) -> Result<(), Refusal> {
-    // Delivered from now on would be delivered twice.
-    topic.change(|chain| chain.cursors_here = false);
-    let cursors = cursor::final_positions(topic).await;
-    let closing = Closing {
-        segment: at,
-        count,
-        bytes: segment.size_bytes(),
-        possible_loss: false,
-        holders: None,
-        next: Placement::default(),
-        cursors,
-    };
-    while is_open(broker, at) {
-        let command = Command::SealAndOpen { closings: vec![closing.clone()], at_ms: now_ms() };
-        match broker.metadata.propose(command).await {
+/// Proposes the closings until the metadata show the segments closed, or being recovered.
+async fn propose(broker: &Broker, mut closings: Vec<(Arc<Topic>, Closing)>) {
+    loop {
+        closings.retain(|(_, closing)| is_open(broker, closing.segment));
+        if closings.is_empty() {
+            return;
+        }
+        let list = closings.iter().map(|(_, closing)| closing.clone()).collect();
+        match broker.metadata.propose(Command::SealAndOpen { closings: list, at_ms: now_ms() }).await {
             Ok(_) => {}
             Err(error) if may_pass(&error) => tokio::time::sleep(REPEAT).await,
-            Err(error) => return Err(error.into()),
+            Err(error) => return refuse(&closings, &error.into()),
         }
     }
-    Ok(())
+}
+
+fn refuse(closings: &[(Arc<Topic>, Closing)], refusal: &Refusal) {
+    for (topic, _) in closings {
+        if refusal.code != ErrorCode::NotReady {
+            tracing::error!(topic = %topic.name, error = %refusal, "the topic takes no more records");
+        }
+        topic.change(|chain| chain.writing = Writing::Refusing(refusal.clone()));
+    }
 }
 
 /// Does this node's metadata show the segment open, at this epoch?

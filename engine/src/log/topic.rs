@@ -168,6 +168,11 @@ impl Topic {
         self.wait_for(|chain| (!matches!(chain.writing, Writing::RollingOver)).then_some(())).await;
     }
 
+    /// Does this node take the topic's records, or is it about to hand it on?
+    pub fn is_led_here(&self) -> bool {
+        matches!(self.chain().writing, Writing::Open)
+    }
+
     /// Reader positions, which count while this node leads.
     pub fn cursors(&self) -> Arc<Cursors> {
         Arc::clone(&self.cursors.read().unwrap_or_else(PoisonError::into_inner))
@@ -183,6 +188,11 @@ impl Topic {
         let chain = self.chain();
         let last = chain.last();
         SegmentAt { uid: SegmentUid { topic_id: self.id, number: last.number }, epoch: last.epoch }
+    }
+
+    /// The last segment.
+    pub fn segment_uid(&self) -> SegmentUid {
+        self.last_at().uid
     }
 
     /// First offset that is not committed yet, as far as this node knows.

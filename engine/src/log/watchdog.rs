@@ -1,42 +1,136 @@
-//! Looks after segments that this node leads and whose records are not committed.
+//! Looks after the segments that this node leads: records that are not committed, and sets that
+//! lack a node.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
+use super::calls::call;
+use super::messages::{Call, CallReply};
 use super::rollover;
+use super::topic::Topic;
 use crate::broker::Broker;
 
-/// How often it looks.
+/// How often it looks at records that wait.
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Records that wait this long to be committed, while the lease runs, have the segment recovered.
 const STUCK_AFTER: Duration = Duration::from_millis(1000);
+/// How often it looks at the sets.
+const STRENGTH_INTERVAL: Duration = Duration::from_secs(1);
+/// For so long a set must lack a node, and a spare one be there, before the segment is closed.
+const WEAK_AFTER: Duration = Duration::from_secs(5);
+/// A topic is not rolled over for this again before so long: the choice is the Raft leader's.
+const WEAK_PAUSE: Duration = Duration::from_secs(30);
 
 /// Runs until the broker stops.
 pub async fn run(broker: Arc<Broker>) {
-    let stopped = broker.stopped();
-    tokio::pin!(stopped);
-    let give_up_after = Duration::from_millis(broker.config.write_wait_ms);
+    let stopping = broker.stopping();
+    tokio::pin!(stopping);
+    let mut strength = Strength::default();
+    let mut next_strength = Instant::now() + STRENGTH_INTERVAL;
     loop {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
-            () = &mut stopped => return,
+            () = &mut stopping => return,
         }
-        let lease = broker.lease.is_valid();
-        for (segment, leading) in broker.led.all() {
-            if lease {
-                leading.lease_renewed(&segment);
+        look_at_commits(&broker);
+        if Instant::now() >= next_strength {
+            strength.look(&broker).await;
+            next_strength = Instant::now() + STRENGTH_INTERVAL;
+        }
+    }
+}
+
+fn look_at_commits(broker: &Arc<Broker>) {
+    let give_up_after = Duration::from_millis(broker.config.write_wait_ms);
+    let lease = broker.lease.is_valid();
+    for (segment, leading) in broker.led.all() {
+        if lease {
+            leading.lease_renewed(&segment);
+        }
+        let Some(waiting) = leading.waiting() else { continue };
+        if waiting >= give_up_after {
+            segment.give_up();
+        }
+        if lease
+            && waiting >= STUCK_AFTER
+            && let Some(topic) = broker.topics.by_id(leading.at.uid.topic_id)
+        {
+            rollover::start(broker, &topic, &segment, None);
+        }
+    }
+}
+
+/// Sets that lack a node, and nodes that could stand in.
+#[derive(Default)]
+struct Strength {
+    weak_since: HashMap<u64, Instant>,
+    rolled_at: HashMap<u64, Instant>,
+    spare_since: HashMap<u64, Instant>,
+}
+
+impl Strength {
+    /// Rolls over what has been weak for long enough, with one command for all.
+    async fn look(&mut self, broker: &Arc<Broker>) {
+        let weak: Vec<(Arc<Topic>, HashSet<u64>)> =
+            broker.topics.all().into_iter().filter_map(|topic| weakness(broker, topic)).collect();
+        self.weak_since.retain(|id, _| weak.iter().any(|(topic, _)| topic.id == *id));
+        if weak.is_empty() {
+            self.spare_since.clear();
+            return;
+        }
+        self.probe(broker, weak.iter().flat_map(|(_, spares)| spares.iter().copied()).collect()).await;
+        let mut due = Vec::new();
+        for (topic, spares) in weak {
+            let since = *self.weak_since.entry(topic.id).or_insert_with(Instant::now);
+            let spare = spares.iter().any(|node_id| over(self.spare_since.get(node_id), WEAK_AFTER));
+            let paused = self.rolled_at.get(&topic.id).is_some_and(|at| at.elapsed() < WEAK_PAUSE);
+            if since.elapsed() >= WEAK_AFTER && spare && !paused {
+                self.rolled_at.insert(topic.id, Instant::now());
+                due.push(topic);
             }
-            let Some(waiting) = leading.waiting() else { continue };
-            if waiting >= give_up_after {
-                segment.give_up();
-            }
-            if lease
-                && waiting >= STUCK_AFTER
-                && let Some(topic) = broker.topics.by_id(leading.at.uid.topic_id)
-            {
-                tracing::warn!(segment = %leading.at.uid, "records are not committed in time; the segment is to be recovered");
-                rollover::start(&broker, &topic, &segment, None);
+        }
+        if !due.is_empty() {
+            tracing::info!(topics = due.len(), "segments that lack copies are closed; a node can stand in");
+            rollover::hand_over(broker, due).await;
+        }
+    }
+
+    /// Finds out which nodes can be reached, and since when.
+    async fn probe(&mut self, broker: &Arc<Broker>, nodes: HashSet<u64>) {
+        self.spare_since.retain(|node_id, _| nodes.contains(node_id));
+        for node_id in nodes {
+            match call(broker, node_id, Call::Ping, &Bytes::new()).await {
+                Ok((CallReply::Pong, _)) => {
+                    self.spare_since.entry(node_id).or_insert_with(Instant::now);
+                }
+                _ => {
+                    self.spare_since.remove(&node_id);
+                }
             }
         }
     }
+}
+
+fn over(since: Option<&Instant>, limit: Duration) -> bool {
+    since.is_some_and(|since| since.elapsed() >= limit)
+}
+
+/// If the topic's open segment lacks a node: the nodes outside its set.
+fn weakness(broker: &Broker, topic: Arc<Topic>) -> Option<(Arc<Topic>, HashSet<u64>)> {
+    if !topic.is_led_here() {
+        return None;
+    }
+    let (set, nodes) = broker.metadata.view(|state| {
+        let (_, info) = state.topic_by_id(topic.id)?;
+        let set: HashSet<u64> = info.last().replicas.iter().map(|replica| replica.node_id).collect();
+        Some((set, state.nodes.keys().copied().collect::<HashSet<u64>>()))
+    })?;
+    let full = (topic.config.replicas as usize).min(nodes.len());
+    let away =
+        || broker.led.get(topic.segment_uid()).is_some_and(|(_, leading)| leading.away_for() >= Some(WEAK_AFTER));
+    let spares: HashSet<u64> = nodes.difference(&set).copied().collect();
+    (!spares.is_empty() && (set.len() < full || away())).then_some((topic, spares))
 }

@@ -190,7 +190,9 @@ fn seal(segment: &Arc<Inner>) -> io::Result<()> {
     let mut state = lock(&segment.state);
     state.durable_position = data_end;
     state.index.cut(data_end);
+    state.finished = true;
     drop(state);
+    segment.waiters.wake_all();
     // Whole and closed: nothing that was promised for it matters any more.
     shared.fences.forget(&[segment.spec.uid]).map_err(io::Error::other)
 }

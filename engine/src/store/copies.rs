@@ -12,13 +12,15 @@
 //! ```
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use super::appender;
 use super::batch::Batch;
-use super::format::{BatchHeader, DATA_START};
+use super::format::{BATCH_HEADER_BYTES, BatchHeader, DATA_START};
 use super::pool::{CHUNK_BYTES, lock};
 use super::segment::{Inner, State};
 use super::{Observer, Recovered, Segment, SegmentSpec, Store, StoreError, recovery};
@@ -201,6 +203,39 @@ impl Segment {
         }
     }
 
+    /// Does this copy of a sealed segment hold every record below the end, undamaged? Blocking I/O.
+    pub fn is_whole(&self) -> Result<bool, StoreError> {
+        match self.sealed_count() {
+            Some(count) => Ok(self.watermark() >= count && recovery::is_whole(self.inner(), count)?),
+            None => Ok(false),
+        }
+    }
+
+    /// Index ranges that were found damaged when the file was opened. Blocking I/O at the first call.
+    pub fn damaged(&self) -> Result<Vec<std::ops::Range<u64>>, StoreError> {
+        recovery::load_if_sealed(self.inner())?;
+        Ok(lock(&self.inner().state).damaged.clone())
+    }
+
+    /// Puts whole batches of another copy in the place of damaged ones. The copies are the same
+    /// bytes at the same places, so nothing else moves. Blocking I/O; flushed when it returns.
+    pub fn mend(&self, bytes: &[u8]) -> Result<(), RawError> {
+        let inner = self.inner();
+        recovery::load_if_sealed(inner)?;
+        let batches = check(inner, u64::MAX, bytes)?;
+        let (Some((first, _)), Some((last, _))) = (batches.first(), batches.last()) else { return Ok(()) };
+        let range = first.base_index..last.base_index + u64::from(last.count);
+        let failed = |error| StoreError::io(format!("mending segment {}", inner.spec.uid), error);
+        let file = inner.shared.files.get(inner.spec.uid).map_err(failed)?;
+        let position = position_of(inner, &file, range.start).map_err(failed)?;
+        if position + bytes.len() as u64 > lock(&inner.state).durable_position {
+            return Err(RawError::Bad("they reach past the end of the file".into()));
+        }
+        inner.shared.disk.write(&file, position, &mut [IoSlice::new(bytes)], true).map_err(failed)?;
+        lock(&inner.state).damaged.retain(|damaged| damaged.start < range.start || damaged.end > range.end);
+        Ok(())
+    }
+
     /// The newest epoch that was promised for it; 0 if none was.
     pub fn promised(&self) -> u64 {
         lock(&self.inner().state).promised
@@ -227,6 +262,26 @@ impl Segment {
         inner.shared.disk.read(&file, start, &mut bytes).map_err(|error| StoreError::io(what(), error))?;
         cut_raw(inner, bytes.freeze(), from_index, limit, max_bytes)
     }
+}
+
+/// Where in the file the batch that starts with record `index` begins, or began before it was damaged.
+fn position_of(inner: &Inner, file: &File, index: u64) -> io::Result<u64> {
+    let (mut position, end) = {
+        let state = lock(&inner.state);
+        (state.index.position_before(index).unwrap_or(DATA_START), state.durable_position)
+    };
+    let mut next = None;
+    let mut header = [0; BATCH_HEADER_BYTES];
+    while position < end && next != Some(index) {
+        inner.shared.disk.read(file, position, &mut header)?;
+        let header = BatchHeader::decode(&header).map_err(io::Error::other)?;
+        if header.uid != inner.spec.uid || header.base_index >= index {
+            break;
+        }
+        next = Some(header.base_index + u64::from(header.count));
+        position += header.total_bytes();
+    }
+    Ok(position)
 }
 
 /// Checks every batch in `bytes`: whole, undamaged, of this segment, one following the other.

@@ -125,6 +125,24 @@ pub(super) fn load_if_sealed(segment: &Inner) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Does the file of a sealed segment hold every record below its end, undamaged?
+pub(super) fn is_whole(segment: &Inner, count: u64) -> Result<bool, StoreError> {
+    let shared = &segment.shared;
+    let path = shared.files.path(segment.spec.uid);
+    let failed = |error| StoreError::io(format!("checking {}", path.display()), error);
+    let file = match shared.files.get(segment.spec.uid) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
+    // The footer is written after everything else was flushed.
+    if let Some((footer, _)) = read_footer(&file, &*shared.disk, segment.spec.uid).map_err(failed)? {
+        return Ok(footer.count == count);
+    }
+    let found = scan(&file, &*shared.disk, segment.spec.uid, count).map_err(failed)?;
+    Ok(found.count >= count && found.damaged.is_empty())
+}
+
 fn read_footer(file: &File, disk: &dyn Disk, uid: SegmentUid) -> io::Result<Option<(Footer, SparseIndex)>> {
     let length = file.metadata()?.len();
     let Some(at) = length.checked_sub(FOOTER_BYTES as u64) else { return Ok(None) };

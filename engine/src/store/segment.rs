@@ -78,6 +78,8 @@ pub(super) struct State {
     pub(super) promised: u64,
     /// Index and footer are being written, or are there.
     pub(super) finishing: bool,
+    /// They are there, flushed.
+    pub(super) finished: bool,
     /// It is on record that this node has a copy.
     pub(super) known: bool,
     /// Whoever waits for the commit of a record below this is told that its outcome is not known.
@@ -328,6 +330,11 @@ impl Segment {
     pub fn abandon(&self) {
         self.end_at(0);
         self.inner.settle();
+    }
+
+    /// Completes once a sealed copy is whole, with its footer, and flushed.
+    pub async fn finished(&self) {
+        self.inner.waiters.until(|| lock(&self.inner.state).finished.then_some(())).await;
     }
 
     /// The count at which it was sealed.

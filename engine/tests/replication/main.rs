@@ -4,5 +4,7 @@
 mod alone;
 mod failover;
 mod followers;
+mod leaving;
+mod repair;
 mod rotation;
 mod support;

@@ -112,6 +112,12 @@ impl Cluster {
         self.spawn(node);
     }
 
+    /// Sends a signal to a node.
+    pub fn signal(&self, node: u64, signal: i32) {
+        // SAFETY: the child was started above and not waited for yet, so its id is its own.
+        assert_eq!(unsafe { libc::kill(self.nodes[&node].id().cast_signed(), signal) }, 0);
+    }
+
     pub fn running(&self) -> Vec<u64> {
         self.nodes.keys().copied().collect()
     }
