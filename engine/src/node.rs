@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::admin;
-use crate::broker::Broker;
+use crate::broker::{self, Broker};
 use crate::config::{Config, ConfigError};
 use crate::log::{cursor, peer_server, reconciler, repair, retention, rollover, watchdog};
 use crate::metadata::{Metadata, MetadataError, Setup};
@@ -23,7 +23,7 @@ use crate::status;
 use crate::store::{Store, StoreError};
 
 /// Longest wait, at a stop, for other nodes to take over what this one leads.
-const LEAVE_TIME: Duration = Duration::from_secs(10);
+const LEAVE_TIME: Duration = Duration::from_secs(5);
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -160,7 +160,19 @@ impl Node {
                 self.broker.in_step().await;
             }
         };
-        if tokio::time::timeout(LEAVE_TIME, left).await.is_err() {
+        // Without a lease nobody is there who could take over.
+        let cut_off = async {
+            while self.broker.lease.is_valid() {
+                tokio::time::sleep(broker::TRY_AGAIN).await;
+            }
+        };
+        let in_time = async {
+            tokio::select! {
+                () = left => true,
+                () = cut_off => false,
+            }
+        };
+        if !tokio::time::timeout(LEAVE_TIME, in_time).await.unwrap_or(false) {
             tracing::warn!("some topics could not be handed over; the others will recover them");
         }
     }

@@ -186,7 +186,12 @@ pub async fn next(broker: &Arc<Broker>, topic: &Arc<Topic>, group: &str) -> Resu
             return Err(CursorError::NotHere);
         }
         if !position.is_stale() {
-            return next_locked(broker, topic, &mut position).await.map_err(CursorError::Refused);
+            let record = next_locked(broker, topic, &mut position).await?;
+            // "Nothing there" is true only if nobody else had gone on by the time of the look.
+            if record.is_none() && !owns(broker, topic, &cursors) {
+                return Err(CursorError::NotHere);
+            }
+            return Ok(record);
         }
         drop(position);
         if tokio::time::timeout_at(deadline, committed).await.is_err() {

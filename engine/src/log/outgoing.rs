@@ -207,7 +207,7 @@ impl Outgoing {
         let mut input = BytesMut::with_capacity(READ_BYTES);
         loop {
             self.collect(&mut out);
-            self.feed_laggard(broker, &mut out).await;
+            self.feed_laggards(broker, &mut out).await;
             let sent_all = out.send(&stream)?;
             while self.read(broker, &stream, &mut input)? {}
             let commits_wait = !lock(&self.queue).commits.is_empty();
@@ -243,11 +243,20 @@ impl Outgoing {
         }
     }
 
+    /// Gives each laggard a turn, as long as there is room.
+    async fn feed_laggards(&self, broker: &Broker, out: &mut Pieces) {
+        let turns = lock(&self.queue).laggards.len();
+        for _ in 0..turns {
+            if out.bytes >= ROUND_BYTES {
+                // There is something to send, so this is called again.
+                return;
+            }
+            self.feed_laggard(broker, out).await;
+        }
+    }
+
     /// Reads some of a laggard's file for it.
     async fn feed_laggard(&self, broker: &Broker, out: &mut Pieces) {
-        if out.bytes >= ROUND_BYTES {
-            return;
-        }
         let Some(uid) = lock(&self.queue).laggards.pop_front() else { return };
         let Some((segment, leading)) = broker.led.get(uid) else { return };
         let Next::From(from) = leading.next_for(self.node_id) else { return };
