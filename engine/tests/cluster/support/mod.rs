@@ -1,0 +1,25 @@
+//! What the scenarios share: processes, load, history, checker.
+
+pub mod checker;
+pub mod cluster;
+pub mod history;
+pub mod load;
+pub mod network;
+pub mod process;
+
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything; reached only by a test that fails.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Tries until something comes out; fails the test when nothing ever does.
+pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = attempt() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
