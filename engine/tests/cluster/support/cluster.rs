@@ -1,6 +1,5 @@
 //! A cluster of processes on loopback, and what scenarios do with it.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +24,12 @@ const VIOLATIONS_SHOWN: usize = 10;
 
 /// Clusters run one at a time: their leases are a second long, and the machine may be small.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Waits until no other cluster runs, and keeps it so.
+pub fn turn() -> MutexGuard<'static, ()> {
+    // A scenario that failed leaves nothing behind that could harm the next one.
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A running cluster; its processes end and its data go with it.
 pub struct Cluster {
@@ -58,7 +63,7 @@ impl Cluster {
 
     /// Nodes that are not started yet; `host` says where each will be.
     pub fn prepare(count: u64, flags: &[&str], host: impl Fn(u64) -> String) -> Self {
-        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turn();
         let dir = tempfile::tempdir().expect("a temporary directory");
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let node = |id| Node::new(id, host(id), dir.path().join(format!("node{id}")), &flags);
@@ -215,11 +220,6 @@ impl Cluster {
                 return Log { node: id, records };
             }
         }
-    }
-
-    /// Where the cluster's files are.
-    pub fn dir(&self) -> &Path {
-        self.dir.as_ref().expect("there until the end").path()
     }
 }
 

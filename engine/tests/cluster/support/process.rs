@@ -167,12 +167,7 @@ impl Node {
         format!("--- node {} ({}):\n{tail}\n", self.id, self.log().display())
     }
 
-    /// Everything that it has logged.
-    pub fn log_text(&self) -> String {
-        std::fs::read_to_string(self.log()).unwrap_or_default()
-    }
-
-    pub fn data_dir(&self) -> PathBuf {
+    fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
     }
 
