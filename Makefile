@@ -72,6 +72,9 @@ cluster-restart: ## start node N=2 again, with its data
 cluster-down: ## end all nodes; the data stay
 	@$(CLUSTER) down
 
+cluster-test: build ## every scenario with real clusters, the long ones too (partitions need root)
+	$(PLAIN) test --release -p walrus-engine --test cluster -- --include-ignored --nocapture --test-threads=1
+
 bench-all: setup harness ## measure, verify and chart everything: results/latest/index.html
 	$(HARNESS) run --profile $(PROFILE) --yes $(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(BENCH_DIR),--bench-dir $(BENCH_DIR)) $(if $(OUT),--out $(OUT))
 
