@@ -326,7 +326,20 @@ impl Broker {
         let deadline = tokio::time::Instant::now() + wait;
         let patience = deadline + Duration::from_millis(self.config.write_wait_ms);
         loop {
-            match reader::read(topic, offset, max_records, max_bytes).await {
+            let read = reader::read(topic, offset, max_records, max_bytes).await;
+            let at_tail = match &read {
+                Ok(read) => read.count == 0 && max_records > 0,
+                Err(error) => error.is_past_tail(),
+            };
+            if at_tail && !self.knows_tail(topic) {
+                // Another node may have gone on meanwhile. Soon this one knows, or its lease runs again.
+                if tokio::time::Instant::now() >= patience {
+                    return Err(rollover::no_leader());
+                }
+                tokio::time::sleep(TRY_AGAIN).await;
+                continue;
+            }
+            match read {
                 Ok(read) => {
                     if read.count > 0 || max_records == 0 || tokio::time::Instant::now() >= deadline {
                         return Ok(Answer::Fetched(read));
@@ -357,6 +370,20 @@ impl Broker {
                 }
             }
         }
+    }
+
+    /// Is there nothing past the tail that this node has just looked at? Only the leader may say so, and
+    /// only if its lease runs *after* the look. A lease that runs again after a pause is younger than the
+    /// metadata that it came with, so these show whether the segment is still this run's own.
+    fn knows_tail(&self, topic: &Topic) -> bool {
+        let (at, run) = (topic.last_at(), self.metadata.run_id());
+        self.lease.is_valid()
+            && self.metadata.view(|state| {
+                state.topic_by_id(at.uid.topic_id).is_some_and(|(_, info)| {
+                    let last = info.last();
+                    (last.number, last.epoch, last.leader_run) == (at.uid.number, at.epoch, run)
+                })
+            })
     }
 
     async fn wait_for_data(

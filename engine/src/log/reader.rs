@@ -46,6 +46,13 @@ pub enum ReadError {
     Refused(Refusal),
 }
 
+impl ReadError {
+    /// The offset lies past the tail as this node knows it (or below what is kept).
+    pub fn is_past_tail(&self) -> bool {
+        matches!(self, ReadError::Refused(refusal) if refusal.code == ErrorCode::OffsetOutOfRange)
+    }
+}
+
 impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Self {
         match error {
