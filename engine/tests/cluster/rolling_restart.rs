@@ -5,7 +5,6 @@ use crate::support::history::History;
 use crate::support::load::Load;
 
 #[test]
-#[ignore = "a stopping node does not hand its topics over yet"]
 fn a_rolling_restart_without_a_failed_request() {
     let mut cluster = Cluster::start(3);
     cluster.register("t", &[]);
