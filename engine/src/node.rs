@@ -180,6 +180,7 @@ impl Node {
     /// Stops: what was acknowledged is flushed, and reader positions are committed.
     pub async fn stop(self) {
         self.leave().await;
+        self.broker.metadata.resign().await;
         self.broker.stop();
         for task in self.tasks {
             // A task that panicked has said so; the others still want to be stopped.

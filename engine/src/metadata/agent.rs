@@ -1,6 +1,6 @@
 //! What runs on the Raft thread: one agent a node, shared by its tasks.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +52,8 @@ pub(super) struct Agent {
     /// The lease was renewed.
     pub(super) leased: Notify,
     pub(super) granter: Mutex<Granter>,
+    /// It leads no more, whatever Raft still says.
+    pub(super) resigned: AtomicBool,
     pub(super) rounds: Rounds,
     /// Proposals for this node as the Raft leader.
     pub(super) queue: mpsc::UnboundedSender<Queued>,
@@ -72,7 +74,9 @@ impl Agent {
     pub(super) fn leads(&self) -> bool {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow();
-        metrics.state == ServerState::Leader && metrics.current_leader == Some(self.raft_id)
+        metrics.state == ServerState::Leader
+            && metrics.current_leader == Some(self.raft_id)
+            && !self.resigned.load(Ordering::Acquire)
     }
 
     pub(super) fn granter(&self) -> MutexGuard<'_, Granter> {
@@ -258,6 +262,12 @@ impl Agent {
             }
             Request::ReadIndex => Reply::ReadIndex(self.rounds.confirm().await),
             Request::Lease { node_id, run_id } => Reply::Lease(self.grant(node_id, run_id).await),
+            Request::Elect { target } if meant(target) => {
+                // It fails only if Raft has stopped.
+                let _ = self.raft.trigger().elect().await;
+                Reply::Elect
+            }
+            Request::Elect { .. } => Reply::Bad("another Raft id was meant".into()),
             Request::Join { node_id, info } => Reply::Join(self.let_in(node_id, info).await),
         }
     }

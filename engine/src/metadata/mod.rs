@@ -15,6 +15,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -29,6 +30,7 @@ mod placement;
 mod raft_log;
 mod raft_net;
 mod raft_types;
+mod resign;
 mod rounds;
 mod rpc;
 mod start;
@@ -267,6 +269,17 @@ impl Metadata {
                 return std::future::pending().await;
             }
         }
+    }
+
+    /// If this node is the Raft leader, has another one elected, which takes about 0.3 s. Before a
+    /// stop; it never leads again in this process.
+    pub async fn resign(&self) {
+        let agent = Arc::clone(&self.agent);
+        let resigned = self.runtime.spawn(async move {
+            agent.resign(Duration::from_millis(start::ELECTION_MS.end)).await;
+        });
+        // An error means that the thread has stopped, which comes to the same.
+        let _ = resigned.await;
     }
 
     /// Stops the Raft thread. Later proposals answer `Stopped`. Blocks.

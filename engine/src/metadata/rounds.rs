@@ -48,10 +48,13 @@ pub(super) async fn run(agent: Arc<Agent>) {
         }
         // Before the round: the leadership that it confirms is this one or a later one.
         let term = agent.granter().term();
-        let round = timeout(ROUND_TIMEOUT, agent.raft.ensure_linearizable()).await;
-        let result = match round {
-            Ok(Ok(index)) => Ok(index.index().unwrap_or(0)),
-            _ => Err(Refused::NotLeader),
+        let result = if agent.leads() {
+            let round = timeout(ROUND_TIMEOUT, agent.raft.ensure_linearizable()).await;
+            let index = round.ok().and_then(Result::ok).ok_or(Refused::NotLeader);
+            index.map(|index| index.index().unwrap_or(0))
+        } else {
+            // A question to a quorum would also keep it loyal to a leader that resigns.
+            Err(Refused::NotLeader)
         };
         if let (Some(term), Ok(_)) = (term, &result) {
             agent.granter().confirm(term);

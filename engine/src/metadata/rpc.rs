@@ -31,6 +31,8 @@ pub(super) enum Request {
     ReadIndex,
     /// To the Raft leader: a lease for a run of a node.
     Lease { node_id: u64, run_id: u64 },
+    /// From a leader that stops: stand for election.
+    Elect { target: NodeId },
     /// To any node: let an empty directory in. Its generation is filled in.
     Join { node_id: u64, info: NodeInfo },
 }
@@ -47,6 +49,7 @@ pub(super) enum Reply {
     /// The lease counts once this index is applied.
     Lease(Result<u64, Refused>),
     Join(Result<Joined, Refused>),
+    Elect,
     /// The request makes no sense here.
     Bad(String),
 }

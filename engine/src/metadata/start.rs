@@ -10,7 +10,7 @@
 
 use std::net::TcpListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ use crate::peer::{Acceptor, Local, PeerListener, Peers};
 const HEARTBEAT_MS: u64 = 50;
 /// A follower stands for election after the longest timeout without a heartbeat and one between
 /// these, in milliseconds. With the lease's length on top this must stay below two seconds.
-const ELECTION_MS: std::ops::Range<u64> = 150..300;
+pub(super) const ELECTION_MS: std::ops::Range<u64> = 150..300;
 /// Longest wait for one piece of a snapshot, in milliseconds.
 const SNAPSHOT_PIECE_MS: u64 = 2000;
 /// Bytes of a piece of a snapshot.
@@ -235,6 +235,7 @@ async fn start_raft(
         leased: Notify::new(),
         clock,
         granter: Mutex::new(Granter::default()),
+        resigned: AtomicBool::new(false),
         rounds: Rounds::default(),
         queue,
         batches: AtomicU64::new(0),

@@ -1,5 +1,6 @@
 //! What is lost with a node goes to another one, but not before its lease has run out.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use walrus_engine::metadata::Metadata;
@@ -104,6 +105,38 @@ fn a_recoverer_that_is_lost_is_replaced() {
         let segment = last(&node, &topic);
         matches!(segment.phase, Phase::Sealing { recoverer, .. } if recoverer != lost) && segment.epoch == 3
     });
+}
+
+#[test]
+fn a_raft_leader_that_resigns_leaves_no_gap_in_the_leases() {
+    let mut group = Group::start(3);
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    for _ in 0..3 {
+        let leader = group.leader();
+        eventually("all have leases", || group.nodes.values().all(|node| node.lease().is_valid()));
+        let others: Vec<Metadata> =
+            group.nodes.iter().filter(|(node_id, _)| **node_id != leader).map(|(_, node)| node.clone()).collect();
+        let done = AtomicBool::new(false);
+        let watched = std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let mut shortest_ms = u64::MAX;
+                while !done.load(Ordering::Relaxed) {
+                    shortest_ms = others.iter().map(|node| node.lease().remaining_ms()).fold(shortest_ms, u64::min);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                shortest_ms
+            });
+            runtime.block_on(group.nodes[&leader].resign());
+            group.stop_node(leader);
+            propose(&others[0], &create(&format!("after {leader}")));
+            done.store(true, Ordering::Relaxed);
+            watcher.join().expect("no panic")
+        });
+        println!("the shortest lease while node {leader} resigned had {watched} ms left");
+        assert!(watched > 0, "a lease ran out");
+        assert_ne!(others[0].leader(), Some(leader));
+        group.start_node(leader, &[]);
+    }
 }
 
 #[test]
