@@ -340,6 +340,7 @@ def show_status(cluster: Cluster) -> None:
         print("\nno node answers" + ("; `make cluster-bootstrap` starts them again" if not any(pids.values()) else ""))
         return
     loss = f", {status['possible_losses']} with possible loss" if status["possible_losses"] else ""
+    loss += f", {status['under_replicated']} lack copies" if status["under_replicated"] else ""
     trouble = f"; not ready: {status['not_ready']}" if status["not_ready"] else ""
     print(f"\n{status['topics_total']} topics, {status['segments_total']} segments{loss}; as node {status['node_id']} sees it{trouble}")
 

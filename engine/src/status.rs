@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::broker::Broker;
 use crate::error::Refusal;
 use crate::log::topic::{Chain, Route, Topic, Writing};
-use crate::metadata::state::{Phase, TopicInfo};
+use crate::metadata::state::{Phase, Replica, State, TopicInfo};
 
 /// What the broker counts. Hot paths add once a read, never once a record.
 #[derive(Debug)]
@@ -144,14 +144,36 @@ pub fn metrics(broker: &Broker) -> Vec<u8> {
 
 /// openraft's metrics as they serialise, and ours.
 pub fn metrics_value(broker: &Broker) -> Value {
-    let (topics, segments, losses) = broker.metadata.view(|state| {
-        let segments: usize = state.topics.values().map(|info| info.segments.len()).sum();
-        let losses: u64 = state.topics.values().map(|info| info.losses).sum();
-        (state.topics.len(), segments, losses)
-    });
     let mut value = broker.metadata.raft_metrics_json();
-    value["walrus"] = ours(broker, topics, segments, losses);
+    value["walrus"] = ours(broker, &broker.metadata.view(Totals::of));
     value
+}
+
+/// What the metadata say of all topics together.
+struct Totals {
+    topics: usize,
+    segments: usize,
+    /// Sealed segments with fewer copies, on disks that exist, than there should be.
+    under_replicated: usize,
+    losses: u64,
+}
+
+impl Totals {
+    fn of(state: &State) -> Self {
+        let exists =
+            |replica: &&Replica| state.nodes.get(&replica.node_id).is_some_and(|node| node.disk_id == replica.disk_id);
+        let lacks = |info: &TopicInfo| {
+            let wanted = state.wanted_copies(&info.config);
+            let sealed = info.segments.iter().filter(|segment| matches!(segment.phase, Phase::Sealed { .. }));
+            sealed.filter(|segment| segment.replicas.iter().filter(exists).count() < wanted).count()
+        };
+        Totals {
+            topics: state.topics.len(),
+            segments: state.topics.values().map(|info| info.segments.len()).sum(),
+            under_replicated: state.topics.values().map(lacks).sum(),
+            losses: state.topics.values().map(|info| info.losses).sum(),
+        }
+    }
 }
 
 /// Why the node takes no requests now; `None` if it does.
@@ -174,7 +196,7 @@ fn lease_left_ms(broker: &Broker) -> Option<u64> {
     Some(broker.metadata.lease().remaining_ms()).filter(|left| *left < LONGEST_MS)
 }
 
-fn ours(broker: &Broker, topics: usize, segments: usize, losses: u64) -> Value {
+fn ours(broker: &Broker, totals: &Totals) -> Value {
     let counters = &broker.counters;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     json!({
@@ -186,9 +208,10 @@ fn ours(broker: &Broker, topics: usize, segments: usize, losses: u64) -> Value {
         "lease_left_ms": lease_left_ms(broker),
         "topics_led": topics_led(broker),
         "uptime_ms": counters.started.elapsed().as_millis() as u64,
-        "topics": topics,
-        "segments": segments,
-        "possible_losses": losses,
+        "topics": totals.topics,
+        "segments": totals.segments,
+        "under_replicated": totals.under_replicated,
+        "possible_losses": totals.losses,
         "connections": counters.connections.load(Ordering::Relaxed),
         "connections_refused": count(&counters.connections_refused),
         "connection_buffer_bytes": broker.buffers.used_bytes(),

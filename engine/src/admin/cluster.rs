@@ -86,6 +86,7 @@ impl ClusterView {
                 "topics": topics,
                 "topics_total": state.topics.len(),
                 "segments_total": own["walrus"]["segments"],
+                "under_replicated": own["walrus"]["under_replicated"],
                 "possible_losses": own["walrus"]["possible_losses"],
             })
         })

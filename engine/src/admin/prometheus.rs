@@ -42,6 +42,7 @@ const METRICS: &[Metric] = &[
     gauge("walrus_topics", "/walrus/topics", "Topics of the cluster."),
     gauge("walrus_segments", "/walrus/segments", "Segments of the cluster."),
     gauge("walrus_topics_led", "/walrus/topics_led", "Topics whose open segment this node leads."),
+    gauge("walrus_under_replicated", "/walrus/under_replicated", "Sealed segments that lack copies."),
     gauge("walrus_possible_losses", "/walrus/possible_losses", "Segments closed with a possible loss of records."),
     seconds("walrus_lease_left_seconds", "/walrus/lease_left_ms", "How long this node's lease still runs."),
     gauge("walrus_raft_term", "/current_term", "Raft term."),

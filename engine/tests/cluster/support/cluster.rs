@@ -10,10 +10,10 @@ use walrus_engine::client::{Client, ClientError};
 use walrus_engine::protocol::{ErrorCode, TopicSettings};
 
 use super::checker::{self, Log};
-use super::eventually;
 use super::history::{Answer, Fetch, History, decode, now};
 use super::network::Network;
 use super::process::Node;
+use super::{eventually, within_patience};
 
 /// Raft ids hold the generation above the node id.
 const NODE_ID_MASK: u64 = 0xffff;
@@ -120,11 +120,17 @@ impl Cluster {
     pub fn wait_healthy(&mut self) {
         let voters = self.ids();
         for id in self.running() {
-            eventually(&format!("node {id} is part of a healthy cluster of {voters:?}"), || {
+            let mut last = None;
+            let healthy = within_patience(|| {
                 self.nodes.iter_mut().for_each(Node::assert_alive);
-                let metrics = self.node(id).metrics()?;
-                (is_ready(&metrics) && voters_of(&metrics) == voters).then_some(())
+                last = self.node(id).metrics();
+                let metrics = last.as_ref()?;
+                (is_ready(metrics) && voters_of(metrics) == voters).then_some(())
             });
+            assert!(
+                healthy.is_some(),
+                "node {id} never became part of a healthy cluster of {voters:?}; it says {last:?}"
+            );
         }
     }
 
