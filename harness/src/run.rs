@@ -240,7 +240,8 @@ impl Run<'_> {
         let command = self.system.worker_command(&self.setup)?;
         let spec = self.spec(Job::Load(self.task.load.clone()));
         let mut worker = Worker::spawn(&spec, command)?;
-        let mut meter = self.start(&mut worker, server.as_deref())?;
+        hear_ready(&worker)?;
+        let mut meter = self.go(&mut worker, server.as_deref())?;
         let mut scrap = Outcome { summary: outcome.summary.clone(), throughput: Vec::new(), latencies: Vec::new() };
         let drained = watch(&worker, &mut meter, &mut outcome.throughput, &self.task.run_id)?;
         let mut reading = meter.read();
@@ -268,11 +269,8 @@ impl Run<'_> {
         Ok(drained)
     }
 
-    fn start(&self, worker: &mut Worker, server: Option<&dyn Server>) -> Result<Meter, RunError> {
-        match worker.hear(PATIENCE, "it opened the system")? {
-            Event::Ready => {}
-            _ => return Err(RunError::WorkerDied),
-        }
+    /// Takes the counters and starts the clock of a worker that is ready.
+    fn go(&self, worker: &mut Worker, server: Option<&dyn Server>) -> Result<Meter, RunError> {
         let server_pid = server.map(Server::pid);
         let meter = Meter::start(worker.pid(), server_pid, self.env.device.clone());
         worker.say("go")?;
@@ -293,6 +291,10 @@ impl Run<'_> {
     }
 
     fn read(&self, server: &mut MaybeServer, records: u64, outcome: &mut Outcome) -> Result<(), RunError> {
+        let threads = self.task.case.topics.min(10);
+        let mut worker = Worker::spawn(&self.spec(Job::Read { records, threads }), None)?;
+        hear_ready(&worker)?;
+        // Only now: opening an embedded store may read its files.
         if self.task.case.kind == Kind::ReadCold {
             let left_pct = machine::drop_cache(&self.setup.data_dir)?;
             outcome.summary.add_mark(&format!("cached_pct={left_pct:.1}"));
@@ -300,9 +302,7 @@ impl Run<'_> {
                 return Err(RunError::System(format!("{left_pct:.0} % of the files stayed in the page cache")));
             }
         }
-        let threads = self.task.case.topics.min(10);
-        let mut worker = Worker::spawn(&self.spec(Job::Read { records, threads }), None)?;
-        let mut meter = self.start(&mut worker, server.as_deref())?;
+        let mut meter = self.go(&mut worker, server.as_deref())?;
         let drained = watch(&worker, &mut meter, &mut outcome.throughput, &self.task.run_id)?;
         let reading = meter.read();
         worker.quit()?;
@@ -365,6 +365,14 @@ impl Run<'_> {
         if flushes == 0 && row.error.is_empty() && self.task.row.system != "null" {
             row.error = "the device saw no flush, so nothing was synced".into();
         }
+    }
+}
+
+/// Waits until the worker has opened the system.
+fn hear_ready(worker: &Worker) -> Result<(), RunError> {
+    match worker.hear(PATIENCE, "it opened the system")? {
+        Event::Ready => Ok(()),
+        _ => Err(RunError::WorkerDied),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::wire::Load;
 use crate::workload::{self, Case};
 
 /// Volume of a trial: small enough that the kernel throttles none.
-const TRIAL_BYTES: u64 = 256 << 20;
+const TRIAL_BYTES: u64 = 1 << 30;
 
 /// Why tuning ended.
 #[derive(Debug, thiserror::Error)]

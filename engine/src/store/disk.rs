@@ -20,6 +20,8 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
     fn start_writeback(&self, file: &File, position: u64, length: u64);
     /// Fills `buffer` from `position`; fails with `UnexpectedEof` at the file's end.
     fn read(&self, file: &File, position: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Has a range brought into memory, without waiting. Advice only.
+    fn read_ahead(&self, _file: &File, _position: u64, _length: u64) {}
     /// Reads `length` bytes from `position`; fails with `UnexpectedEof` at the file's end.
     fn read_new(&self, file: &File, position: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
@@ -66,6 +68,10 @@ impl Disk for RealDisk {
 
     fn read(&self, file: &File, position: u64, buffer: &mut [u8]) -> io::Result<()> {
         std::os::unix::fs::FileExt::read_exact_at(file, buffer, position)
+    }
+
+    fn read_ahead(&self, file: &File, position: u64, length: u64) {
+        sys::read_ahead(file, position, length);
     }
 
     fn read_new(&self, file: &File, position: u64, length: usize) -> io::Result<Vec<u8>> {
@@ -148,6 +154,18 @@ mod sys {
         }
         Ok(done)
     }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn read_ahead(file: &File, position: u64, length: u64) {
+        // SAFETY: a plain system call on an open descriptor; an error only means no advice.
+        unsafe {
+            let (position, length) = (position as libc::off_t, length as libc::off_t);
+            libc::posix_fadvise(file.as_raw_fd(), position, length, libc::POSIX_FADV_WILLNEED);
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn read_ahead(_file: &File, _position: u64, _length: u64) {}
 
     #[cfg(target_os = "linux")]
     pub(super) fn times_slept() -> i64 {

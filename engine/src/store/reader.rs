@@ -32,6 +32,8 @@ pub(super) fn read(
     let what = || format!("reading segment {}", segment.spec.uid);
     let file = shared.files.get(segment.spec.uid).map_err(|error| StoreError::io(what(), error))?;
     let length = end.saturating_sub(start) as usize;
+    // Readers go on from here: the device works on the next piece while this one is checked and sent.
+    shared.disk.read_ahead(&file, end, length as u64);
     let bytes = shared.disk.read_new(&file, start, length).map_err(|error| StoreError::io(what(), error))?;
     let mut cut = Cut { from, limit, records_left: max_records, bytes_left: max_bytes, out: Vec::new() };
     let mut rest = Bytes::from(bytes);

@@ -17,6 +17,9 @@ use crate::wire::Drained;
 
 /// So long nothing may come before the rest counts as missing.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// A topic that gave records and then nothing for so long has no more. (The clock stops at the last
+/// record, so waiting costs nobody anything.)
+const END_SILENCE: Duration = Duration::from_secs(3);
 /// One wait for data.
 const FETCH_WAIT: Duration = Duration::from_millis(100);
 /// After the last expected record: is there anything that was never sent?
@@ -131,15 +134,14 @@ fn drain_topic(
     let mut heard = Instant::now();
     while progress.records.load(Ordering::Relaxed) < expected {
         let mut bytes = 0;
-        let wait = if any { EXTRA_WAIT } else { FETCH_WAIT };
-        let records = consumer.fetch(wait, &mut |record| bytes += record.len() as u64)?;
+        let records = consumer.fetch(FETCH_WAIT, &mut |record| bytes += record.len() as u64)?;
         if records > 0 {
             any = true;
             heard = Instant::now();
             progress.records.fetch_add(records as u64, Ordering::Relaxed);
             progress.bytes.fetch_add(bytes, Ordering::Relaxed);
             last_ns.fetch_max(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        } else if any || heard.elapsed() > SILENCE_MAX {
+        } else if heard.elapsed() > if any { END_SILENCE } else { SILENCE_MAX } {
             return Ok(());
         }
     }
@@ -173,7 +175,7 @@ impl<'scope> Tails<'scope> {
         let (opened, ready) = mpsc::channel();
         for topic in 0..setup.topics.len() {
             let (shared, opened) = (shared.clone(), opened.clone());
-            threads.push(scope.spawn(move || tail(session, topic, assignment, &shared, &opened)));
+            threads.push(scope.spawn(move || tail(session, topic, assignment, &shared, opened)));
         }
         drop(opened);
         let count = ready.iter().count();
@@ -227,10 +229,12 @@ fn tail(
     topic: usize,
     assignment: Assignment,
     shared: &TailState,
-    opened: &mpsc::Sender<()>,
+    opened: mpsc::Sender<()>,
 ) -> Result<Latencies, DriverError> {
     let mut consumer = session.consumer(topic, true)?;
     let _ = opened.send(());
+    // The count of those who are ready ends when the last sender is gone.
+    drop(opened);
     let slot = assignment.slot_of(topic);
     let mut latencies = Latencies::default();
     while !shared.stop.load(Ordering::Relaxed) {
