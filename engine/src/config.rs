@@ -184,10 +184,10 @@ impl Config {
     /// The part that the store wants to know.
     pub fn store_config(&self) -> StoreConfig {
         StoreConfig {
-            data_dir: self.data_dir.clone(),
             disable_io_uring: self.disable_io_uring,
             pool_bytes: self.pool_bytes,
             flush_interval_ms: self.flush_interval_ms,
+            ..StoreConfig::new(&self.data_dir)
         }
     }
 

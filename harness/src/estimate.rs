@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn profiles_keep_their_promises_of_time() {
         let quick = estimate("quick");
-        assert!(quick.seconds < 900.0, "{} s", quick.seconds);
+        assert!(quick.seconds < 1320.0, "{} s", quick.seconds);
         assert!(quick.written_bytes > 1e9);
         assert!(estimate("smoke").seconds < 240.0, "{} s", estimate("smoke").seconds);
         assert!(estimate("full").seconds > 3600.0);

@@ -59,7 +59,7 @@ pub fn free_bytes(dir: &Path) -> Option<u64> {
 pub fn describe(env: &Env, plan: &Plan, profile: &str, throttle: Throttle, warnings: &[String]) -> Value {
     json!({
         "started_utc": utc_now(),
-        "command_line": std::env::args().collect::<Vec<_>>(),
+        "command_line": command_line(),
         "profile": profile,
         "git_revision": output("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
         "harness_version": env!("CARGO_PKG_VERSION"),
@@ -77,6 +77,17 @@ pub fn describe(env: &Env, plan: &Plan, profile: &str, throttle: Throttle, warni
         "java": output("java", &["-version"]),
         "rustc": output("rustc", &["--version"]),
     })
+}
+
+/// As it was typed, with the program's name alone: where it lies is nobody's business.
+fn command_line() -> Vec<String> {
+    let mut words: Vec<String> = std::env::args().collect();
+    if let Some(program) = words.first_mut()
+        && let Some(name) = Path::new(program.as_str()).file_name()
+    {
+        *program = name.to_string_lossy().into_owned();
+    }
+    words
 }
 
 fn machine(cores: u32) -> Value {

@@ -250,6 +250,12 @@ impl SlowWrites {
         self.until_ms.store(until.as_millis() as u64, Ordering::Relaxed);
     }
 
+    /// From now on writes count as slow for good.
+    #[cfg(test)]
+    pub(super) fn pin(&self) {
+        self.until_ms.store(u64::MAX, Ordering::Relaxed);
+    }
+
     pub(super) fn now(&self) -> bool {
         let until_ms = self.until_ms.load(Ordering::Relaxed);
         until_ms > 0 && (self.start.elapsed().as_millis() as u64) < until_ms

@@ -111,10 +111,14 @@ fn segment_file(store: &Store, uid: SegmentUid) -> std::fs::File {
 macro_rules! on_every_backend {
     ($($name:ident),* $(,)?) => {
         mod io_uring_backend {
-            $(#[test] fn $name() { super::with_backend(false, super::$name); })*
+            $(#[test] fn $name() { super::with_backend(false, false, super::$name); })*
+        }
+        // As while the kernel holds writers back: the ring writes everything.
+        mod io_uring_backend_under_pressure {
+            $(#[test] fn $name() { super::with_backend(false, true, super::$name); })*
         }
         mod blocking_backend {
-            $(#[test] fn $name() { super::with_backend(true, super::$name); })*
+            $(#[test] fn $name() { super::with_backend(true, false, super::$name); })*
         }
     };
 }
@@ -148,9 +152,9 @@ on_every_backend!(
     a_short_copy_serves_what_it_has_and_is_finished_when_it_is_whole,
 );
 
-fn with_backend(disable_io_uring: bool, scenario: fn(StoreConfig)) {
+fn with_backend(disable_io_uring: bool, hand_over_always: bool, scenario: fn(StoreConfig)) {
     let dir = tempfile::tempdir().unwrap();
-    scenario(StoreConfig { disable_io_uring, ..StoreConfig::new(dir.path().join("data")) });
+    scenario(StoreConfig { disable_io_uring, hand_over_always, ..StoreConfig::new(dir.path().join("data")) });
 }
 
 fn appended_records_are_read_back(config: StoreConfig) {

@@ -74,6 +74,9 @@ pub struct StoreConfig {
     pub pool_bytes: usize,
     /// How often data of the page-cache tier is flushed in the background. Default 5,000 ms.
     pub flush_interval_ms: u64,
+    /// Leave every write to the store's threads, as if the kernel were holding writers back.
+    #[cfg(test)]
+    pub(crate) hand_over_always: bool,
 }
 
 impl StoreConfig {
@@ -84,6 +87,8 @@ impl StoreConfig {
             disable_io_uring: false,
             pool_bytes: 64 * 1024 * 1024,
             flush_interval_ms: 5_000,
+            #[cfg(test)]
+            hand_over_always: false,
         }
     }
 }
@@ -329,6 +334,10 @@ impl Store {
             flush_interval_ms: config.flush_interval_ms,
             machine_crashed,
         });
+        #[cfg(test)]
+        if config.hand_over_always {
+            shared.slow_writes.pin();
+        }
         let started = |error| StoreError::io("starting the store's threads", error);
         let writers = start_writers(&shared, bell_fd).map_err(started)?;
         let journal = journal::start(&shared).map_err(started)?;
