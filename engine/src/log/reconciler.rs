@@ -329,7 +329,7 @@ fn prepare(broker: &Arc<Broker>, topic: &Arc<Topic>, info: TopicInfo) -> Opening
 fn stream_to(broker: &Arc<Broker>, node_id: u64) -> Arc<Outgoing> {
     let mut streams = lock(&broker.streams);
     let stream = streams.entry(node_id).or_insert_with(|| {
-        let stream = Arc::new(Outgoing::new(node_id));
+        let stream = Arc::new(Outgoing::new(node_id, broker.config.pool_bytes));
         tokio::spawn(Arc::clone(&stream).run(Arc::clone(broker)));
         stream
     });

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
@@ -23,6 +24,9 @@ use crate::types::SegmentUid;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 512 << 10;
+
+/// A leader's node that says nothing for so long is gone; it makes itself heard when it is idle.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// One stream of one leader.
 struct Incoming<'a> {
@@ -87,6 +91,7 @@ pub async fn serve(broker: &Arc<Broker>, mut stream: TcpStream) -> io::Result<()
                 }
             }
             () = outbox.wake.notified() => {}
+            () = tokio::time::sleep(SILENCE_MAX) => return Err(io::ErrorKind::TimedOut.into()),
         }
         incoming.acknowledge();
         if !incoming.out.is_empty() {
@@ -104,6 +109,7 @@ impl Incoming<'_> {
                 Message::Append { at, committed, batches } => self.append(at, committed, &batches).await?,
                 Message::Commit { at, committed } => self.commit(at, committed),
                 Message::Whole { at, length, token } => self.whole(at, length, token).await,
+                Message::Ping => Message::Ping.encode(&mut self.out),
                 Message::Stored { .. } | Message::Position { .. } | Message::Refused { .. } => {}
             }
         }

@@ -204,8 +204,13 @@ impl Segment {
         if let Some(count) = state.sealed_count.filter(|count| end_index > *count) {
             return Err(RawError::Sealed { count });
         }
-        state.take_raw(&bytes[range.start..last_range.end], next, end_index, inner)?;
-        Ok(())
+        let taken = state.take_raw(&bytes[range.start..last_range.end], next, end_index, inner);
+        drop(state);
+        if taken.is_err() {
+            // What fills the pool may belong to nobody who waits.
+            inner.shared.queue.kick();
+        }
+        Ok(taken?)
     }
 
     /// Has what was taken written: here and now if that is only a copy into the page cache, by the
