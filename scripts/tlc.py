@@ -39,10 +39,10 @@ LIMIT_SECONDS = 180     # one mutant or reachability check, on two idle cores
 def report_failure(name, config, outcome):
     """Says what went wrong, in words."""
     if outcome.broken:
-        broken = outcome.broken
+        broken, way = outcome.broken, "The shortest way there"
         if broken == "Temporal properties":
-            broken = "one of " + ", ".join(p for p, kind in config.properties().items() if kind == "PROPERTY")
-        print(f"\n{name}: BROKEN: {broken}. The shortest way there ({len(outcome.trace)} states):\n")
+            broken, way = " or ".join(p for p, kind in config.properties().items() if kind == "PROPERTY"), "An endless run"
+        print(f"\n{name}: BROKEN: {broken}. {way} ({len(outcome.trace)} states):\n")
         print_trace(outcome.trace)
         print()
     elif outcome.timed_out:

@@ -266,14 +266,17 @@ Calm == /\ Calming /\ ~calm /\ \E n \in Node : TrueLeader(n)
         /\ calm' = TRUE
         /\ UNCHANGED <<log, app, term, lead, ready, last, pend, wait, lease, msg, op, badAck, gives, restarts>>
 
-(* b asks the leader again whenever time has passed since it last did.     *)
-Renew(b) == \E n \in Node : TrueLeader(n) /\ (msg[b][n].st = "none" \/ (msg[b][n].st = "granted" /\ msg[b][n].age > 0)) /\ Send(b, n)
+(* b asks the leader again whenever time has passed since it last did: not *)
+(* sooner, because a new request takes the place of the old one, and whose *)
+(* every request overtakes the last grant never gets a lease.              *)
+MayRenew(b, n) == TrueLeader(n) /\ (msg[b][n].st = "none" \/ (msg[b][n].st = "granted" /\ msg[b][n].age > 0))
+Renew(b) == \E n \in Node : MayRenew(b, n) /\ Send(b, n)
 Count(b) == \E n \in Node : Receive(b, n) /\ lease' # lease
 Prompt == \/ \E n \in Node : Hear(n) \/ Commit(n) \/ \E b \in Broker : Round(n, b) \/ Grant(n, b)
           \/ \E b \in Broker : ApplyEntry(b) \/ Renew(b) \/ Count(b)
 Tick == (calm => ~ENABLED Prompt) /\ TickStep
 
-Ask(b, n) == (calm => TrueLeader(n) /\ msg[b][n].st \in {"none", "granted"}) /\ Send(b, n)
+Ask(b, n) == (calm => MayRenew(b, n)) /\ Send(b, n)
 Next ==
   \/ Tick \/ Calm
   \/ \E n \in Node : Elect(n) \/ Hear(n) \/ Commit(n) \/ GiveAway(n) \/ Restart(n)

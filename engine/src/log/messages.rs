@@ -12,6 +12,7 @@
 //! Stored     │ topic id │ number │ epoch │ stored │           cumulative
 //! Position   │ topic id │ number │ epoch │ next │ token │     send from `next` on; token ≠ 0: in doubt
 //! Refused    │ topic id │ number │ epoch │ promised │
+//! Ping       nothing: is the stream alive? The same comes back.
 //! Call       │ u32 JSON bytes │ JSON │ whole batches ...      a request, or the reply to one
 //! ```
 //! Numbers are little-endian, eight bytes each.
@@ -136,6 +137,8 @@ pub enum Message {
         /// Not 0: the copy is in doubt, in this run of the replica.
         token: u64,
     },
+    /// Is the stream alive? The same comes back.
+    Ping,
     /// The replica takes nothing of this epoch (any more).
     Refused {
         /// Segment and the leader's epoch.
@@ -153,6 +156,7 @@ const STORED: u8 = 5;
 const POSITION: u8 = 6;
 const REFUSED: u8 = 7;
 const CALL: u8 = 8;
+const PING: u8 = 9;
 
 impl Message {
     /// Writes the message as one frame.
@@ -169,6 +173,10 @@ impl Message {
                 out.put_slice(&append_head(*at, *committed, batches.len()));
                 out.put_slice(batches);
             }
+            Message::Ping => {
+                out.put_u32_le(1);
+                out.put_u8(PING);
+            }
             Message::Commit { at, committed } => put_numbers(out, COMMIT, *at, &[*committed]),
             Message::Whole { at, length, token } => put_numbers(out, WHOLE, *at, &[*length, *token]),
             Message::Stored { at, stored } => put_numbers(out, STORED, *at, &[*stored]),
@@ -180,6 +188,9 @@ impl Message {
     fn decode(kind: u8, mut body: Bytes) -> Result<Self, BadMessage> {
         if kind == OPEN {
             return serde_json::from_slice(&body).map(Message::Open).map_err(|_| BadMessage);
+        }
+        if kind == PING {
+            return Ok(Message::Ping);
         }
         let uid = SegmentUid { topic_id: number(&mut body)?, number: number(&mut body)? };
         let at = SegmentAt { uid, epoch: number(&mut body)? };
@@ -400,6 +411,7 @@ mod tests {
             let messages = [
                 Message::Open(Open { spec, replicas, from: Some(e) }),
                 Message::Append { at, committed: d, batches: batches.into() },
+                Message::Ping,
                 Message::Commit { at, committed: d },
                 Message::Whole { at, length: d, token: e },
                 Message::Stored { at, stored: d },

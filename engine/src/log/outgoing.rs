@@ -25,6 +25,8 @@ use crate::types::SegmentUid;
 /// Batches that wait for one node's socket, in bytes. They hold memory of the write buffers, of
 /// which all streams together must leave enough for the local writes.
 const WAITING_BYTES_MAX: usize = 4 << 20;
+/// The share of the write buffers that one stream may hold, at most.
+const WAITING_SHARE: usize = 16;
 /// Bytes that are handed to the socket's buffers at once, about.
 const ROUND_BYTES: usize = 1 << 20;
 /// Bytes read for a laggard at once.
@@ -33,6 +35,11 @@ const LAGGARD_BYTES: usize = 512 << 10;
 const SLICES_MAX: usize = 64;
 /// A commit that no batch carries is told after this time.
 const COMMIT_DELAY: Duration = Duration::from_millis(2);
+/// After so long without a word of the other node it is asked whether it is there ...
+const PING_AFTER: Duration = Duration::from_millis(500);
+/// ... and after so long the connection is made anew: packets that a partition took may be sent
+/// again only after minutes.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Pauses between attempts to connect, doubling.
 const RECONNECT_MIN: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
@@ -71,6 +78,7 @@ impl Led {
 #[derive(Debug)]
 pub struct Outgoing {
     node_id: u64,
+    waiting_bytes_max: usize,
     queue: Mutex<Queue>,
     /// Since when there is no connection.
     away_since: Mutex<Option<Instant>>,
@@ -94,9 +102,16 @@ enum Item {
 }
 
 impl Outgoing {
-    /// A stream that nobody has connected yet.
-    pub fn new(node_id: u64) -> Self {
-        Outgoing { node_id, queue: Mutex::default(), away_since: Mutex::new(Some(Instant::now())), wake: Notify::new() }
+    /// A stream that nobody has connected yet, on a node with so much memory for write buffers.
+    pub fn new(node_id: u64, pool_bytes: usize) -> Self {
+        let waiting_bytes_max = WAITING_BYTES_MAX.min(pool_bytes / WAITING_SHARE);
+        Outgoing {
+            node_id,
+            waiting_bytes_max,
+            queue: Mutex::default(),
+            away_since: Mutex::new(Some(Instant::now())),
+            wake: Notify::new(),
+        }
     }
 
     /// The node at the other end.
@@ -126,7 +141,7 @@ impl Outgoing {
     /// Sends a batch. False, and nothing is sent, without a connection or room.
     pub fn push_batch(&self, segment: &Segment, at: SegmentAt, batch: &Arc<Batch>) -> bool {
         let mut queue = lock(&self.queue);
-        let full = queue.bytes > 0 && queue.bytes + batch.total_bytes() > WAITING_BYTES_MAX;
+        let full = queue.bytes > 0 && queue.bytes + batch.total_bytes() > self.waiting_bytes_max;
         if !queue.connected || full {
             return false;
         }
@@ -205,11 +220,19 @@ impl Outgoing {
         }
         let mut out = Pieces::default();
         let mut input = BytesMut::with_capacity(READ_BYTES);
+        let mut heard_at = tokio::time::Instant::now();
+        let mut pinged = false;
         loop {
             self.collect(&mut out);
             self.feed_laggards(broker, &mut out).await;
             let sent_all = out.send(&stream)?;
-            while self.read(broker, &stream, &mut input)? {}
+            while self.read(broker, &stream, &mut input)? {
+                heard_at = tokio::time::Instant::now();
+                pinged = false;
+            }
+            if heard_at.elapsed() >= SILENCE_MAX {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             let commits_wait = !lock(&self.queue).commits.is_empty();
             if sent_all && self.has_work() {
                 continue;
@@ -219,6 +242,11 @@ impl Outgoing {
                 ready = stream.writable(), if !sent_all => ready?,
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(COMMIT_DELAY), if commits_wait => self.tell_commits(broker, &mut out),
+                () = tokio::time::sleep_until(heard_at + if pinged { SILENCE_MAX } else { PING_AFTER }) => {
+                    if !std::mem::replace(&mut pinged, true) {
+                        self.push_message(&Message::Ping);
+                    }
+                }
             }
         }
     }

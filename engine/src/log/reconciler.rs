@@ -329,7 +329,7 @@ fn prepare(broker: &Arc<Broker>, topic: &Arc<Topic>, info: TopicInfo) -> Opening
 fn stream_to(broker: &Arc<Broker>, node_id: u64) -> Arc<Outgoing> {
     let mut streams = lock(&broker.streams);
     let stream = streams.entry(node_id).or_insert_with(|| {
-        let stream = Arc::new(Outgoing::new(node_id));
+        let stream = Arc::new(Outgoing::new(node_id, broker.config.pool_bytes));
         tokio::spawn(Arc::clone(&stream).run(Arc::clone(broker)));
         stream
     });
@@ -339,10 +339,10 @@ fn stream_to(broker: &Arc<Broker>, node_id: u64) -> Arc<Outgoing> {
 /// Opens segments for writing. That this node has copies of them is made durable first, with one
 /// flush for all.
 fn open(broker: &Arc<Broker>, openings: Vec<Opening>) {
-    let segments: Vec<Segment> = openings.iter().map(|opening| opening.segment.clone()).collect();
-    if let Err(error) = broker.store.know_copies(&segments) {
-        tracing::error!(%error, "segments cannot be opened");
-        return;
+    let segments: Vec<(Segment, bool)> = openings.iter().map(|opening| (opening.segment.clone(), true)).collect();
+    match broker.store.know_copies(&segments) {
+        Ok(ahead) => know_ahead(broker, ahead),
+        Err(error) => return tracing::error!(%error, "segments cannot be opened"),
     }
     for Opening { topic, info, segment, leading } in openings {
         broker.copies.insert(&segment);
@@ -356,6 +356,18 @@ fn open(broker: &Arc<Broker>, openings: Vec<Opening>) {
             // Whoever chose this node did not know that it is about to stop.
             rollover::start(broker, &topic, &segment, None);
         }
+    }
+}
+
+/// Puts what may come next on record, while nobody waits for it.
+pub fn know_ahead(broker: &Arc<Broker>, segments: Vec<SegmentUid>) {
+    if !segments.is_empty() {
+        let store = broker.store.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.know_ahead(&segments) {
+                tracing::warn!(%error, "segments could not be put on record ahead of time");
+            }
+        });
     }
 }
 
@@ -408,7 +420,7 @@ pub fn remove_leftovers(broker: &Broker) -> Result<(), StoreError> {
     let mut leftovers = broker.store.list()?;
     broker.metadata.view(|state| leftovers.retain(|uid| is_leftover(state, *uid, &me)));
     broker.remove_files(&leftovers);
-    broker.store.forget_fences(&leftovers)
+    broker.store.forget_fences_of(|uid| broker.metadata.view(|state| is_leftover(state, uid, &me)))
 }
 
 fn is_leftover(state: &State, uid: SegmentUid, me: &Replica) -> bool {

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
@@ -23,6 +24,9 @@ use crate::types::SegmentUid;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 512 << 10;
+
+/// A leader's node that says nothing for so long is gone; it makes itself heard when it is idle.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// One stream of one leader.
 struct Incoming<'a> {
@@ -48,8 +52,17 @@ struct Following {
     told_position: bool,
     /// Already in `touched`.
     touched: bool,
-    /// It is on record that this node has a copy.
-    known: bool,
+    record: Record,
+}
+
+/// Is it on record that this node has a copy?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Record {
+    Made,
+    /// `fresh`: the leader opened the segment just now.
+    Missing {
+        fresh: bool,
+    },
 }
 
 /// Serves a stream until the leader's node goes away.
@@ -78,6 +91,7 @@ pub async fn serve(broker: &Arc<Broker>, mut stream: TcpStream) -> io::Result<()
                 }
             }
             () = outbox.wake.notified() => {}
+            () = tokio::time::sleep(SILENCE_MAX) => return Err(io::ErrorKind::TimedOut.into()),
         }
         incoming.acknowledge();
         if !incoming.out.is_empty() {
@@ -95,6 +109,7 @@ impl Incoming<'_> {
                 Message::Append { at, committed, batches } => self.append(at, committed, &batches).await?,
                 Message::Commit { at, committed } => self.commit(at, committed),
                 Message::Whole { at, length, token } => self.whole(at, length, token).await,
+                Message::Ping => Message::Ping.encode(&mut self.out),
                 Message::Stored { .. } | Message::Position { .. } | Message::Refused { .. } => {}
             }
         }
@@ -143,8 +158,8 @@ impl Incoming<'_> {
             self.following.retain(|_, following| following.copy.segment.sealed_count().is_none());
             self.forget_at = (2 * self.following.len()).max(FORGET_AT_MIN);
         }
-        let known = false;
-        self.following.insert(at.uid, Following { copy, at, told_position: false, touched: false, known });
+        let record = Record::Missing { fresh: open.from == Some(0) && next == 0 };
+        self.following.insert(at.uid, Following { copy, at, told_position: false, touched: false, record });
     }
 
     async fn append(&mut self, at: SegmentAt, committed: u64, batches: &Bytes) -> io::Result<()> {
@@ -192,20 +207,22 @@ impl Incoming<'_> {
 
     /// Before anything of a segment is acknowledged. All that came new with this stream share a flush.
     async fn put_on_record(&mut self, uid: SegmentUid) -> io::Result<()> {
-        if self.following.get(&uid).is_none_or(|following| following.known) {
+        if self.following.get(&uid).is_none_or(|following| following.record == Record::Made) {
             return Ok(());
         }
-        let new: Vec<Segment> = self
+        let new: Vec<(Segment, bool)> = self
             .following
             .values_mut()
-            .filter_map(|following| {
-                let known = std::mem::replace(&mut following.known, true);
-                (!known).then(|| following.copy.segment.clone())
+            .filter_map(|following| match std::mem::replace(&mut following.record, Record::Made) {
+                Record::Made => None,
+                Record::Missing { fresh } => Some((following.copy.segment.clone(), fresh)),
             })
             .collect();
         let store = self.broker.store.clone();
         let recorded = tokio::task::spawn_blocking(move || store.know_copies(&new)).await;
-        recorded.map_err(io::Error::other)?.map_err(io::Error::other)
+        let ahead = recorded.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        reconciler::know_ahead(self.broker, ahead);
+        Ok(())
     }
 
     fn commit(&self, at: SegmentAt, committed: u64) {

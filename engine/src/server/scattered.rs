@@ -18,9 +18,12 @@ use crate::error::Refusal;
 use crate::log::acks::{Acks, Batch};
 use crate::log::forward::{self, ForwardError, Rest, Written, put_group};
 use crate::log::rollover;
-use crate::log::topic::Topic;
+use crate::log::topic::{Route, Topic};
 use crate::log::writer::{Accepted, Blocked, try_append};
 use crate::store::Take;
+
+/// How long a leader that another one has replaced may take to answer.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The writes, topic by topic.
 pub struct Scattered<'a> {
@@ -106,8 +109,15 @@ impl<'a> Scattered<'a> {
                     put_group(&mut message, &topic.name, group.take, group.rest);
                 }
             }
+            let topic = indices.first().and_then(|index| self.groups[*index].topic.clone().ok());
             let broker = Arc::clone(broker);
-            tasks.spawn(async move { (indices, forward::write(&broker, node_id, &message).await) });
+            tasks.spawn(async move {
+                let outcome = tokio::select! {
+                    outcome = forward::write(&broker, node_id, &message) => outcome,
+                    () = deposed(topic, node_id) => Err(ForwardError::Unknown),
+                };
+                (indices, outcome)
+            });
         }
         let mut moved = false;
         while let Some(done) = tasks.join_next().await {
@@ -176,6 +186,17 @@ impl<'a> Scattered<'a> {
         }
         Ok(())
     }
+}
+
+/// Completes once a node has lost a topic for so long that its answer would have come.
+async fn deposed(topic: Option<Arc<Topic>>, node_id: u64) {
+    let Some(topic) = topic else { return std::future::pending().await };
+    topic
+        .wait_for(|chain| {
+            (!matches!(chain.route(), Route::Wait) && chain.route() != Route::Node(node_id)).then_some(())
+        })
+        .await;
+    tokio::time::sleep(LAST_WORDS).await;
 }
 
 impl Group<'_> {

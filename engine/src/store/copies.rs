@@ -98,18 +98,44 @@ impl Store {
         recovery::reopen(&self.running.shared, spec, observer)
     }
 
-    /// Makes durable that this node holds copies of the segments. Before the first record of one
-    /// is acknowledged: a node that has forgotten it would later swear that it never had any.
-    pub fn know_copies(&self, segments: &[Segment]) -> Result<(), StoreError> {
-        let unknown: Vec<&Segment> = segments.iter().filter(|segment| !lock(&segment.inner().state).known).collect();
-        if unknown.is_empty() {
-            return Ok(());
+    /// Makes durable that this node holds copies of the segments, before the first record of one is
+    /// acknowledged: a node that has forgotten it would later swear that it never had any. A `fresh`
+    /// segment was opened just now, so an empty copy is whole.
+    ///
+    /// The next segment of each topic is put on record along with it, so that a rollover need not
+    /// wait for that. Returns those for which it is still to be done: see [`Store::know_ahead`].
+    pub fn know_copies(&self, segments: &[(Segment, bool)]) -> Result<Vec<SegmentUid>, StoreError> {
+        let fences = &self.running.shared.fences;
+        let (mut missing, mut ahead) = (Vec::new(), Vec::new());
+        for (segment, fresh) in segments {
+            if std::mem::replace(&mut lock(&segment.inner().state).known, true) {
+                continue;
+            }
+            let uid = segment.spec().uid;
+            if fences.is_known(uid, *fresh) {
+                ahead.push(next(uid));
+            } else {
+                missing.extend([(uid, *fresh), (next(uid), false)]);
+            }
         }
-        self.running.shared.fences.know(unknown.iter().map(|segment| segment.spec().uid))?;
-        for segment in unknown {
-            lock(&segment.inner().state).known = true;
+        let outcome = fences.know(&missing);
+        if outcome.is_err() {
+            segments.iter().for_each(|(segment, _)| lock(&segment.inner().state).known = false);
         }
-        Ok(())
+        outcome.map(|()| ahead)
+    }
+
+    /// Puts segments on record that are yet to come.
+    pub fn know_ahead(&self, segments: &[SegmentUid]) -> Result<(), StoreError> {
+        let all: Vec<(SegmentUid, bool)> = segments.iter().map(|uid| (*uid, false)).collect();
+        self.running.shared.fences.know(&all)
+    }
+
+    /// Segments on record for which `is_over` holds need not be remembered any more.
+    pub fn forget_fences_of(&self, is_over: impl Fn(SegmentUid) -> bool) -> Result<(), StoreError> {
+        let fences = &self.running.shared.fences;
+        let over: Vec<SegmentUid> = fences.all().into_iter().filter(|uid| is_over(*uid)).collect();
+        fences.forget(&over)
     }
 
     /// Promises, for each segment, to refuse every epoch older than the one given; tells its
@@ -178,8 +204,13 @@ impl Segment {
         if let Some(count) = state.sealed_count.filter(|count| end_index > *count) {
             return Err(RawError::Sealed { count });
         }
-        state.take_raw(&bytes[range.start..last_range.end], next, end_index, inner)?;
-        Ok(())
+        let taken = state.take_raw(&bytes[range.start..last_range.end], next, end_index, inner);
+        drop(state);
+        if taken.is_err() {
+            // What fills the pool may belong to nobody who waits.
+            inner.shared.queue.kick();
+        }
+        Ok(taken?)
     }
 
     /// Has what was taken written: here and now if that is only a copy into the page cache, by the
@@ -262,6 +293,10 @@ impl Segment {
         inner.shared.disk.read(&file, start, &mut bytes).map_err(|error| StoreError::io(what(), error))?;
         cut_raw(inner, bytes.freeze(), from_index, limit, max_bytes)
     }
+}
+
+fn next(uid: SegmentUid) -> SegmentUid {
+    SegmentUid { number: uid.number + 1, ..uid }
 }
 
 /// Where in the file the batch that starts with record `index` begins, or began before it was damaged.

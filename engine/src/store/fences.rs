@@ -11,7 +11,7 @@
 //! in doubt that was not known to be whole after it, also one whose file has vanished: that is why
 //! an entry is made before a node acknowledges the first record of a segment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::path::{Path, PathBuf};
@@ -114,9 +114,26 @@ impl Fences {
         Ok(())
     }
 
-    /// An entry for each of the segments, before the first acknowledgement.
-    pub(super) fn know(&self, segments: impl IntoIterator<Item = SegmentUid>) -> Result<(), StoreError> {
-        self.record(segments, |_| {})
+    /// Is there an entry, and, for a segment that was opened just now, one that does not doubt it?
+    pub(super) fn is_known(&self, uid: SegmentUid, fresh: bool) -> bool {
+        self.get(uid).is_some_and(|entry| !fresh || (entry.whole_since == self.crashes && !entry.damaged))
+    }
+
+    /// An entry for each of the segments, before the first acknowledgement. What was opened just now
+    /// (`true`) is whole.
+    pub(super) fn know(&self, segments: &[(SegmentUid, bool)]) -> Result<(), StoreError> {
+        let fresh: HashSet<SegmentUid> = segments.iter().filter(|(_, fresh)| *fresh).map(|(uid, _)| *uid).collect();
+        self.record(segments.iter().map(|(uid, _)| *uid), |entry| {
+            if fresh.contains(&entry.uid) {
+                entry.whole_since = self.crashes;
+                entry.damaged = false;
+            }
+        })
+    }
+
+    /// Segments that have an entry.
+    pub(super) fn all(&self) -> Vec<SegmentUid> {
+        lock(&self.inner).entries.keys().copied().collect()
     }
 
     /// The copy holds everything again that its leader ever assigned.
@@ -239,7 +256,7 @@ mod tests {
     fn a_crash_of_the_machine_puts_what_was_known_in_doubt_until_it_is_whole_again() {
         let dir = tempfile::tempdir().unwrap();
         let fences = open(dir.path(), 0);
-        fences.know([uid(1)]).unwrap();
+        fences.know(&[(uid(1), true)]).unwrap();
         assert!(!fences.in_doubt(uid(1), Tier::PageCache));
         drop(fences);
         let fences = open(dir.path(), 1);
@@ -247,7 +264,7 @@ mod tests {
         assert!(!fences.in_doubt(uid(1), Tier::Synced), "nothing that a synced copy acknowledged can be missing");
         assert!(!fences.in_doubt(uid(2), Tier::PageCache), "it never acknowledged anything");
         fences.clear_doubt(uid(1)).unwrap();
-        fences.know([uid(2)]).unwrap();
+        fences.know(&[(uid(2), true)]).unwrap();
         assert!(!fences.in_doubt(uid(1), Tier::PageCache));
         drop(fences);
         assert!(open(dir.path(), 2).in_doubt(uid(2), Tier::PageCache));

@@ -43,7 +43,6 @@ pub(super) fn reopen(
     segment.close();
     let entry = shared.fences.get(spec.uid);
     let mut state = lock(&segment.inner().state);
-    state.known = entry.is_some();
     state.promised = entry.map_or(0, |entry| entry.promised);
     drop(state);
     Ok((segment, recovered))

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, missing_docs, reason = "tests")]
 
 mod alone;
+mod doubt;
 mod failover;
 mod followers;
 mod leaving;

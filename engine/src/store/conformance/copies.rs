@@ -19,7 +19,7 @@ fn replica_config(config: &StoreConfig) -> StoreConfig {
 
 fn open_copy(store: &Store, spec: SegmentSpec) -> Segment {
     let segment = store.open_copy(spec, Arc::new(Nobody)).unwrap().0;
-    store.know_copies(std::slice::from_ref(&segment)).unwrap();
+    store.know_copies(&[(segment.clone(), false)]).unwrap();
     segment
 }
 
