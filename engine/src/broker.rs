@@ -289,7 +289,7 @@ impl Broker {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(self.config.write_wait_ms);
         loop {
             let topic = self.topic(name).await?;
-            let (route, number) = (topic.chain().route(), topic.last_at());
+            let (route, number) = topic.route_and_last();
             match (route, origin) {
                 (Route::Here, _) => match self.move_cursor(request, &topic).await {
                     Ok(answer) => return Ok(answer),
