@@ -342,7 +342,11 @@ def show_status(cluster: Cluster) -> None:
     loss = f", {status['possible_losses']} with possible loss" if status["possible_losses"] else ""
     loss += f", {status['under_replicated']} lack copies" if status["under_replicated"] else ""
     trouble = f"; not ready: {status['not_ready']}" if status["not_ready"] else ""
-    print(f"\n{status['topics_total']} topics, {status['segments_total']} segments{loss}; as node {status['node_id']} sees it{trouble}")
+    print(f"\n{counted(status['topics_total'], 'topic')}, {counted(status['segments_total'], 'segment')}{loss}; as node {status['node_id']} sees it{trouble}")
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def state_of(pid: int | None, row: dict) -> str:

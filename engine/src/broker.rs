@@ -24,6 +24,7 @@ use crate::log::topic::{Route, Topic};
 use crate::log::topics::{self, Topics};
 use crate::metadata::Metadata;
 use crate::metadata::lease::Lease;
+use crate::metadata::state::{Command, Outcome};
 use crate::peer::Peers;
 use crate::protocol::{ErrorCode, Request, command::DEFAULT_FETCH_BYTES};
 use crate::server::buffers::Buffers;
@@ -218,6 +219,23 @@ impl Broker {
         self.topics.get(name).ok_or_else(|| Refusal::unknown_topic(name))
     }
 
+    /// `LEAVE`: what the node holds is handed to others, and then it is no member any more.
+    async fn let_go(&self, node_id: u64) -> Result<(), Refusal> {
+        self.metadata.catch_up().await?;
+        let generation = self.metadata.view(|state| {
+            let stays = state.members() > usize::from(!state.leaving.contains(&node_id));
+            state.nodes.get(&node_id).map(|node| node.generation).filter(|_| stays)
+        });
+        let Some(generation) = generation else {
+            let text = format!("there is no node {node_id}, or it is the last one");
+            return Err(Refusal::new(ErrorCode::BadRequest, text));
+        };
+        match self.metadata.propose(Command::LeaveNode { node_id, generation }).await? {
+            Outcome::Stale => Err(Refusal::new(ErrorCode::NotReady, "the node has just come back as another one")),
+            _ => Ok(()),
+        }
+    }
+
     /// Carries out any request but `PUT`, `APPEND` and `PING`, which the connection does itself.
     pub async fn execute(self: &Arc<Self>, request: Request<'_>, origin: Origin) -> Result<Answer, Refusal> {
         match request {
@@ -238,6 +256,7 @@ impl Broker {
             Request::State { topic } => self.state(&request, topic, origin).await,
             Request::Metrics => Ok(Answer::Json(status::metrics(self))),
             Request::Topics => Ok(Answer::Json(status::topics(self))),
+            Request::Leave { node_id } => self.let_go(node_id).await.map(|()| Answer::Ok),
             Request::Put { .. } | Request::Append { .. } | Request::Ping => Ok(Answer::Ok),
         }
     }
@@ -270,7 +289,7 @@ impl Broker {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(self.config.write_wait_ms);
         loop {
             let topic = self.topic(name).await?;
-            let (route, number) = (topic.chain().route(), topic.last_at());
+            let (route, number) = topic.route_and_last();
             match (route, origin) {
                 (Route::Here, _) => match self.move_cursor(request, &topic).await {
                     Ok(answer) => return Ok(answer),

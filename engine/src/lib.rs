@@ -4,6 +4,9 @@
 //! client ──frames──▶ server ──▶ log::topic ──▶ log::writer ──▶ store::Segment ──▶ disk
 //!    ▲                                              │               │
 //!    └──────────── replies ◀──── acks ◀─────────────┴── watermark ◀─┘
+//!
+//! other nodes ──data──▶ peer ──▶ log (copies, fences, recovery)
+//!             ──control▶ peer ──▶ metadata (Raft: topics, chains of segments, leases)
 //! ```
 pub mod admin;
 pub mod broker;

@@ -161,6 +161,11 @@ impl Client {
         self.expect_ok(&Request::Delete { topic })
     }
 
+    /// Lets a node go for good, once others hold copies of what it holds.
+    pub fn leave(&mut self, node_id: u64) -> Result<(), ClientError> {
+        self.expect_ok(&Request::Leave { node_id })
+    }
+
     /// Is the broker there?
     pub fn ping(&mut self) -> Result<(), ClientError> {
         self.expect_ok(&Request::Ping)
@@ -242,7 +247,7 @@ fn check_names(request: &Request<'_>) -> Result<(), ClientError> {
         | Request::Append { topic, .. }
         | Request::Fetch { topic, .. }
         | Request::Delete { topic } => (topic, None),
-        Request::Metrics | Request::Topics | Request::Ping => return Ok(()),
+        Request::Metrics | Request::Topics | Request::Leave { .. } | Request::Ping => return Ok(()),
     };
     check_name("topic", topic)?;
     group.map_or(Ok(()), |group| check_name("group", group))

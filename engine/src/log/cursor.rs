@@ -207,7 +207,7 @@ async fn next_locked(
     position: &mut Position,
 ) -> Result<Option<Bytes>, Refusal> {
     if position.ahead.is_empty() {
-        let (first, tail) = (topic.chain().first_offset(), topic.tail());
+        let (first, tail) = topic.bounds();
         // What retention removed is skipped: it is gone for every reader. Past the tail a cursor
         // can only be if a crash of the machine took records that it had delivered.
         let from = position.at.offset.clamp(first, tail.max(first));
@@ -231,7 +231,7 @@ pub async fn seek(broker: &Broker, topic: &Topic, group: &str, to: SeekTo) -> Re
     if !owns(broker, topic, &cursors) {
         return Err(CursorError::NotHere);
     }
-    let (first, tail) = (topic.chain().first_offset(), topic.tail());
+    let (first, tail) = topic.bounds();
     let offset = match to {
         SeekTo::First => first,
         SeekTo::Last => tail,

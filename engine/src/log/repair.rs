@@ -22,7 +22,7 @@ use super::messages::{Call, CallReply};
 use super::topic::{Topic, spec};
 use super::{lock, reconciler};
 use crate::broker::Broker;
-use crate::metadata::state::{Command, Phase, Replica, SegmentInfo, State, TopicInfo};
+use crate::metadata::state::{Command, NodeInfo, Phase, Replica, SegmentInfo, State, TopicInfo};
 use crate::store::{RawError, Segment, StoreError};
 use crate::types::SegmentUid;
 
@@ -58,8 +58,8 @@ struct Memory {
     lacking_since: HashMap<SegmentUid, Instant>,
     /// Topics in which there was nothing to do, with the change of the chain that was looked at.
     settled: HashMap<u64, u64>,
-    /// Nodes when that was.
-    nodes: Vec<(u64, String)>,
+    /// Nodes when that was, and whether they were to leave.
+    nodes: Vec<(u64, String, bool)>,
 }
 
 /// A sealed segment to work on.
@@ -103,7 +103,8 @@ pub async fn run(broker: Arc<Broker>) {
 }
 
 fn plan(broker: &Broker, state: &State, memory: &mut Memory) -> Vec<Job> {
-    let nodes: Vec<(u64, String)> = state.nodes.iter().map(|(id, info)| (*id, info.disk_id.clone())).collect();
+    let disk = |(id, info): (&u64, &NodeInfo)| (*id, info.disk_id.clone(), state.leaving.contains(id));
+    let nodes: Vec<(u64, String, bool)> = state.nodes.iter().map(disk).collect();
     if memory.nodes != nodes {
         memory.settled.clear();
         memory.nodes = nodes;
@@ -127,7 +128,8 @@ fn plan(broker: &Broker, state: &State, memory: &mut Memory) -> Vec<Job> {
 
 /// Adds what there is to do for a topic; true if nothing is waiting for its time.
 fn plan_topic(broker: &Broker, state: &State, topic: &TopicInfo, memory: &mut Memory, jobs: &mut Vec<Job>) -> bool {
-    let mut settled = true;
+    let (mut settled, me) = (true, broker.config.node_id);
+    let stays = |copies: &[Replica]| copies.iter().filter(|copy| !state.leaving.contains(&copy.node_id)).count();
     for info in &topic.segments {
         if !matches!(info.phase, Phase::Sealed { .. }) || jobs.len() >= JOBS_MAX {
             continue;
@@ -141,7 +143,7 @@ fn plan_topic(broker: &Broker, state: &State, topic: &TopicInfo, memory: &mut Me
                 continue;
             }
             Kind::Check
-        } else if sound.len() < (topic.config.replicas as usize).min(state.nodes.len()) {
+        } else if stays(&sound) < state.wanted_copies(&topic.config) && !state.leaving.contains(&me) {
             settled = false;
             let since = memory.lacking_since.entry(uid).or_insert_with(Instant::now);
             if since.elapsed() < GRACE * turn(broker, state, &sound, uid) {
@@ -160,7 +162,8 @@ fn plan_topic(broker: &Broker, state: &State, topic: &TopicInfo, memory: &mut Me
 /// Whose turn it is to take a copy: 1 for the first node in the ring that has none.
 fn turn(broker: &Broker, state: &State, sound: &[Replica], uid: SegmentUid) -> u32 {
     let has = |node_id: &&u64| sound.iter().any(|replica| replica.node_id == **node_id);
-    let others: Vec<u64> = state.nodes.keys().filter(|node_id| !has(node_id)).copied().collect();
+    let takes = |node_id: &&u64| !has(node_id) && !state.leaving.contains(*node_id);
+    let others: Vec<u64> = state.nodes.keys().filter(takes).copied().collect();
     let first = (uid.topic_id + uid.number) as usize % others.len().max(1);
     let mut ring = others.iter().cycle().skip(first).take(others.len());
     1 + ring.position(|node_id| *node_id == broker.config.node_id).unwrap_or(0) as u32

@@ -259,11 +259,13 @@ fn decide(broker: &Arc<Broker>, states: &mut HashMap<SegmentUid, State>, tasks: 
     }
 }
 
-/// Nothing to copy: enough hold everything already.
+/// Nothing to copy: enough hold everything already, or there is nothing to hold. (An empty segment
+/// leaves the chain, so it needs no copies; waiting for more of its set would only delay it.)
 fn close_at_once(state: &State, end: End) -> Option<Closing> {
     let holders = holders(&state.recovery, &state.answers, end);
     let bytes = bytes_of(&state.answers, end);
-    (holders.len() >= state.recovery.write_quorum).then(|| closing(&state.recovery, end, bytes, holders))
+    (end.count == 0 || holders.len() >= state.recovery.write_quorum)
+        .then(|| closing(&state.recovery, end, bytes, holders))
 }
 
 /// Copies that are known to hold everything below the end. If there is nothing to hold, everyone
@@ -396,4 +398,41 @@ fn propose(broker: &Arc<Broker>, states: &HashMap<SegmentUid, State>, tasks: &mu
         Found::Proposed
     });
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Certainty, Standing};
+    use crate::types::Tier;
+
+    /// A set of two, both of which must hold every record; only the first has answered.
+    fn one_of_two(length: u64) -> State {
+        let replica = |node_id: u64| Replica { node_id, disk_id: format!("disk {node_id}") };
+        let spec = SegmentSpec {
+            uid: SegmentUid { topic_id: 6, number: 6 },
+            epoch: 9,
+            tier: Tier::PageCache,
+            segment_entries: 10,
+            segment_bytes: 1000,
+        };
+        let mut state = State::new(Recovery { spec, replicas: vec![replica(1), replica(3)], write_quorum: 2 }).1;
+        state.answers[0] = Some(Answer::Holds(Standing { length, bytes: 0, certainty: Certainty::Exact }));
+        state
+    }
+
+    #[test]
+    fn an_empty_segment_is_closed_as_soon_as_its_end_is_known() {
+        let state = one_of_two(0);
+        let end = end(&state.answers, 2).expect("one of two is enough to know the end");
+        let closing = close_at_once(&state, end).expect("nothing is to be copied");
+        assert_eq!((closing.count, closing.possible_loss), (0, false));
+    }
+
+    #[test]
+    fn a_segment_with_records_waits_until_a_write_quorum_holds_them() {
+        let state = one_of_two(5);
+        let end = end(&state.answers, 2).expect("one of two is enough to know the end");
+        assert!(close_at_once(&state, end).is_none());
+    }
 }

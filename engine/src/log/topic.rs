@@ -138,7 +138,8 @@ impl Topic {
         }
     }
 
-    /// The chain, for a short look.
+    /// The chain, for a short look. Never take it twice at a time, not even within one expression: a
+    /// writer that waits in between would make the second one wait for the first, for ever.
     pub fn chain(&self) -> RwLockReadGuard<'_, Chain> {
         self.chain.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,14 +186,26 @@ impl Topic {
 
     /// The last segment as metadata names it, for compare-and-set.
     pub fn last_at(&self) -> SegmentAt {
-        let chain = self.chain();
-        let last = chain.last();
-        SegmentAt { uid: SegmentUid { topic_id: self.id, number: last.number }, epoch: last.epoch }
+        self.route_and_last().1
     }
 
     /// The last segment.
     pub fn segment_uid(&self) -> SegmentUid {
         self.last_at().uid
+    }
+
+    /// Who does the work now, and the last segment.
+    pub fn route_and_last(&self) -> (Route, SegmentAt) {
+        let chain = self.chain();
+        let last = chain.last();
+        let at = SegmentAt { uid: SegmentUid { topic_id: self.id, number: last.number }, epoch: last.epoch };
+        (chain.route(), at)
+    }
+
+    /// First offset that is kept, and the first that is not committed yet, as far as this node knows.
+    pub fn bounds(&self) -> (u64, u64) {
+        let chain = self.chain();
+        (chain.first_offset(), chain.last().end_offset())
     }
 
     /// First offset that is not committed yet, as far as this node knows.

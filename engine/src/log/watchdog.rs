@@ -74,20 +74,19 @@ struct Strength {
 impl Strength {
     /// Rolls over what has been weak for long enough, with one command for all.
     async fn look(&mut self, broker: &Arc<Broker>) {
-        let weak: Vec<(Arc<Topic>, HashSet<u64>)> =
-            broker.topics.all().into_iter().filter_map(|topic| weakness(broker, topic)).collect();
-        self.weak_since.retain(|id, _| weak.iter().any(|(topic, _)| topic.id == *id));
+        let weak: Vec<Weak> = broker.topics.all().into_iter().filter_map(|topic| weakness(broker, topic)).collect();
+        self.weak_since.retain(|id, _| weak.iter().any(|weak| weak.topic.id == *id));
         if weak.is_empty() {
             self.spare_since.clear();
             return;
         }
-        self.probe(broker, weak.iter().flat_map(|(_, spares)| spares.iter().copied()).collect()).await;
+        self.probe(broker, weak.iter().flat_map(|weak| weak.spares.iter().copied()).collect()).await;
         let mut due = Vec::new();
-        for (topic, spares) in weak {
+        for Weak { topic, spares, leaving } in weak {
             let since = *self.weak_since.entry(topic.id).or_insert_with(Instant::now);
             let spare = spares.iter().any(|node_id| over(self.spare_since.get(node_id), WEAK_AFTER));
             let paused = self.rolled_at.get(&topic.id).is_some_and(|at| at.elapsed() < WEAK_PAUSE);
-            if since.elapsed() >= WEAK_AFTER && spare && !paused {
+            if (leaving || (since.elapsed() >= WEAK_AFTER && spare)) && !paused {
                 self.rolled_at.insert(topic.id, Instant::now());
                 due.push(topic);
             }
@@ -118,19 +117,30 @@ fn over(since: Option<&Instant>, limit: Duration) -> bool {
     since.is_some_and(|since| since.elapsed() >= limit)
 }
 
-/// If the topic's open segment lacks a node: the nodes outside its set.
-fn weakness(broker: &Broker, topic: Arc<Topic>) -> Option<(Arc<Topic>, HashSet<u64>)> {
+/// A topic whose open segment is better closed.
+struct Weak {
+    topic: Arc<Topic>,
+    /// Nodes that could stand in.
+    spares: HashSet<u64>,
+    /// A node of the set is to leave.
+    leaving: bool,
+}
+
+/// If the topic's open segment lacks a node, or has one that is to leave.
+fn weakness(broker: &Broker, topic: Arc<Topic>) -> Option<Weak> {
     if !topic.is_led_here() {
         return None;
     }
-    let (set, nodes) = broker.metadata.view(|state| {
+    let (set, nodes, full, leaving) = broker.metadata.view(|state| {
         let (_, info) = state.topic_by_id(topic.id)?;
         let set: HashSet<u64> = info.last().replicas.iter().map(|replica| replica.node_id).collect();
-        Some((set, state.nodes.keys().copied().collect::<HashSet<u64>>()))
+        let nodes: HashSet<u64> = state.nodes.keys().filter(|id| !state.leaving.contains(id)).copied().collect();
+        let leaving = set.iter().any(|node_id| state.leaving.contains(node_id));
+        Some((set, nodes, state.wanted_copies(&topic.config), leaving))
     })?;
-    let full = (topic.config.replicas as usize).min(nodes.len());
     let away =
         || broker.led.get(topic.segment_uid()).is_some_and(|(_, leading)| leading.away_for() >= Some(WEAK_AFTER));
     let spares: HashSet<u64> = nodes.difference(&set).copied().collect();
-    (!spares.is_empty() && (set.len() < full || away())).then_some((topic, spares))
+    let lacks = !spares.is_empty() && (set.len() < full || away());
+    (leaving || lacks).then_some(Weak { topic, spares, leaving })
 }

@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 mod agent;
+mod command;
 mod identity;
 mod leader;
 pub mod lease;

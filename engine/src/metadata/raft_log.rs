@@ -330,13 +330,13 @@ impl Writer {
     }
 }
 
-type Result_<T> = Result<T, StorageError<NodeId>>;
+type StorageResult<T> = Result<T, StorageError<NodeId>>;
 
 impl RaftLogReader<TypeConfig> for RaftLog {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: RB,
-    ) -> Result_<Vec<Entry>> {
+    ) -> StorageResult<Vec<Entry>> {
         Ok(self.log().read(&range))
     }
 }
@@ -344,7 +344,7 @@ impl RaftLogReader<TypeConfig> for RaftLog {
 impl RaftLogStorage<TypeConfig> for RaftLog {
     type LogReader = Self;
 
-    async fn get_log_state(&mut self) -> Result_<LogState<TypeConfig>> {
+    async fn get_log_state(&mut self) -> StorageResult<LogState<TypeConfig>> {
         let log = self.log();
         Ok(LogState { last_purged_log_id: log.purged, last_log_id: log.last_id() })
     }
@@ -353,7 +353,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         self.clone()
     }
 
-    async fn save_vote(&mut self, vote: &Vote<NodeId>) -> Result_<()> {
+    async fn save_vote(&mut self, vote: &Vote<NodeId>) -> StorageResult<()> {
         let body = encode(vote).map_err(|error| StorageIOError::write_vote(&error))?;
         let (sender, flushed) = oneshot::channel();
         {
@@ -367,12 +367,12 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         Ok(result.map_err(|error| StorageIOError::write_vote(&error))?)
     }
 
-    async fn read_vote(&mut self) -> Result_<Option<Vote<NodeId>>> {
+    async fn read_vote(&mut self) -> StorageResult<Option<Vote<NodeId>>> {
         Ok(self.log().vote)
     }
 
     /// Goes to the file with the next write: only the view after a restart depends on it.
-    async fn save_committed(&mut self, committed: Option<LogId<NodeId>>) -> Result_<()> {
+    async fn save_committed(&mut self, committed: Option<LogId<NodeId>>) -> StorageResult<()> {
         let body = encode(&committed).map_err(|error| StorageIOError::write(&error))?;
         let mut log = self.log();
         log.committed = committed;
@@ -380,11 +380,11 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         Ok(())
     }
 
-    async fn read_committed(&mut self) -> Result_<Option<LogId<NodeId>>> {
+    async fn read_committed(&mut self) -> StorageResult<Option<LogId<NodeId>>> {
         Ok(self.log().committed)
     }
 
-    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result_<()>
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> StorageResult<()>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
@@ -412,14 +412,14 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
         Ok(())
     }
 
-    async fn truncate(&mut self, log_id: LogId<NodeId>) -> Result_<()> {
+    async fn truncate(&mut self, log_id: LogId<NodeId>) -> StorageResult<()> {
         let mut log = self.log();
         log.truncate(log_id.index);
         log.queue.push(Kind::Truncate, &log_id.index.to_le_bytes());
         Ok(())
     }
 
-    async fn purge(&mut self, log_id: LogId<NodeId>) -> Result_<()> {
+    async fn purge(&mut self, log_id: LogId<NodeId>) -> StorageResult<()> {
         let body = encode(&log_id).map_err(|error| StorageIOError::write_logs(&error))?;
         let mut log = self.log();
         log.purge(log_id);

@@ -137,7 +137,7 @@ impl StateMachine {
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError<NodeId>> {
-        let (meta, body) = {
+        let (meta, state) = {
             let applied = self.view.applied.read().unwrap_or_else(PoisonError::into_inner);
             let index = applied.last.map_or(0, |id| id.index);
             let meta = Meta {
@@ -145,14 +145,18 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
                 last_membership: applied.membership.clone(),
                 snapshot_id: format!("{index}-{}", applied.state.commands),
             };
-            let content = serde_json::json!({ "meta": meta, "state": applied.state });
-            (meta, content.to_string().into_bytes())
+            (meta, applied.state.clone())
         };
-        if let Err(error) = self.keep(&meta, &body) {
-            // A full disk is no harm yet: the log is purged only up to what is durable.
-            tracing::warn!(%error, "a snapshot of the metadata could not be written");
-        }
-        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(body)) })
+        let (this, signature) = (self.clone(), meta.signature());
+        let built = blocking(move || {
+            let body = serde_json::to_vec(&Content { meta: meta.clone(), state })?;
+            if let Err(error) = this.keep(&meta, &body) {
+                // A full disk is no harm yet: the log is purged only up to what is durable.
+                tracing::warn!(%error, "a snapshot of the metadata could not be written");
+            }
+            Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(body)) })
+        });
+        Ok(built.await.map_err(|error| StorageIOError::write_snapshot(Some(signature), &error))?)
     }
 }
 
@@ -187,14 +191,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &Meta,
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError<NodeId>> {
-        let body = snapshot.into_inner();
-        let content: Content = serde_json::from_slice(&body)
-            .map_err(|error| StorageIOError::read_snapshot(Some(meta.signature()), &error))?;
-        self.keep(meta, &body).map_err(|error| StorageIOError::write_snapshot(Some(meta.signature()), &error))?;
+        let (this, meta, body) = (self.clone(), meta.clone(), snapshot.into_inner());
+        let signature = meta.signature();
+        let kept = blocking(move || {
+            let content: Content = serde_json::from_slice(&body)?;
+            this.keep(&meta, &body)?;
+            Ok((meta, content))
+        });
+        let (meta, content) = kept.await.map_err(|error| StorageIOError::write_snapshot(Some(signature), &error))?;
         self.view.change(|applied| {
             applied.state = content.state;
             applied.last = meta.last_log_id;
-            applied.membership = meta.last_membership.clone();
+            applied.membership = meta.last_membership;
         });
         Ok(())
     }
@@ -205,6 +213,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             .as_ref()
             .map(|(meta, body)| Snapshot { meta: meta.clone(), snapshot: Box::new(Cursor::new(body.clone())) }))
     }
+}
+
+/// Does what takes long (a flush, a large encoding) elsewhere: heartbeats and leases go on meanwhile.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn apply_entry(applied: &mut Applied, entry: Entry) -> Vec<Outcome> {

@@ -80,6 +80,12 @@ pub enum Request<'a> {
         /// Which.
         topic: &'a str,
     },
+    /// Lets a node go for good: it gets no new segments, and is no member any more once others hold
+    /// copies of what it holds.
+    Leave {
+        /// Which node.
+        node_id: u64,
+    },
     /// Is anybody there?
     Ping,
 }
@@ -156,6 +162,7 @@ impl<'a> Request<'a> {
             Request::Seek { .. } => Verb::Seek,
             Request::Topics => Verb::Topics,
             Request::Delete { .. } => Verb::Delete,
+            Request::Leave { .. } => Verb::Leave,
             Request::Ping => Verb::Ping,
         }
     }
@@ -195,6 +202,7 @@ impl fmt::Display for Request<'_> {
                     }
                 }
             }
+            Request::Leave { node_id } => write!(f, " {node_id}"),
             Request::Seek { topic, group, to } => write!(f, " {topic} {group} {to}"),
             Request::Metrics | Request::Topics | Request::Ping => Ok(()),
         }
@@ -293,6 +301,7 @@ fn parse_text(body: &[u8]) -> Result<Request<'_>, RequestError> {
             wait_ms: args.optional_number("wait ms")?,
         },
         Verb::Seek => Request::Seek { topic: args.name("topic")?, group: args.name("group")?, to: args.seek_to()? },
+        Verb::Leave => Request::Leave { node_id: args.number("the node id")? },
         Verb::Metrics => Request::Metrics,
         Verb::Topics => Request::Topics,
         Verb::Ping => Request::Ping,

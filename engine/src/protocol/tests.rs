@@ -156,6 +156,7 @@ proptest! {
 fn requests_without_arguments_come_back() {
     round_trip(Request::Metrics);
     round_trip(Request::Topics);
+    round_trip(Request::Leave { node_id: 3 });
     round_trip(Request::Ping);
 }
 

@@ -24,13 +24,15 @@ pub enum Verb {
     Topics,
     /// Removes a topic.
     Delete,
+    /// Lets a node go.
+    Leave,
     /// Is anybody there?
     Ping,
 }
 
 impl Verb {
     /// All verbs, in the order of the documentation.
-    pub const ALL: [Verb; 11] = [
+    pub const ALL: [Verb; 12] = [
         Verb::Register,
         Verb::Put,
         Verb::Get,
@@ -41,6 +43,7 @@ impl Verb {
         Verb::Seek,
         Verb::Topics,
         Verb::Delete,
+        Verb::Leave,
         Verb::Ping,
     ];
 
@@ -80,6 +83,7 @@ impl Verb {
             Verb::Seek => ("SEEK", "SEEK <topic> <group> <offset|first|last>", "move a cursor"),
             Verb::Topics => ("TOPICS", "TOPICS", "list the topics"),
             Verb::Delete => ("DELETE", "DELETE <topic>", "remove a topic and its data"),
+            Verb::Leave => ("LEAVE", "LEAVE <node id>", "let a node go for good, once others hold its copies"),
             Verb::Ping => ("PING", "PING", "check that the broker answers"),
         }
     }

@@ -154,7 +154,7 @@ impl<'a> Scattered<'a> {
         let topic =
             self.groups.iter().filter(|group| !group.rest.is_empty()).find_map(|group| group.topic.as_ref().ok());
         let Some(topic) = topic else { return tokio::time::sleep(TRY_AGAIN).await };
-        let (before, route) = (topic.last_at(), topic.chain().route());
+        let (route, before) = topic.route_and_last();
         let changed = topic.wait_for(|chain| {
             let last = chain.last();
             let same = last.number == before.uid.number && last.epoch == before.epoch && chain.route() == route;

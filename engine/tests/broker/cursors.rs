@@ -73,3 +73,32 @@ fn delivery_goes_on_past_the_commit_interval_and_over_rollovers() {
         n += 1;
     }
 }
+
+/// Positions and segments have locks of their own; once, a reader that took one twice met a rollover
+/// in between, and both waited for ever.
+#[test]
+fn readers_and_rollovers_do_not_wait_for_each_other() {
+    const RECORDS: usize = 500;
+    const READERS: usize = 4;
+    let broker = TestBroker::start();
+    broker.client().call("REGISTER t segment_entries=1");
+    std::thread::scope(|scope| {
+        for reader in 0..READERS {
+            let mut client = broker.client();
+            scope.spawn(move || {
+                let mut next = 0;
+                while next < RECORDS {
+                    match client.call(format!("GET t g{reader}")).as_str() {
+                        "EMPTY" => {}
+                        reply => {
+                            assert_eq!(reply, format!("OK {next}"));
+                            next += 1;
+                        }
+                    }
+                }
+            });
+        }
+        let mut client = broker.client();
+        (0..RECORDS).for_each(|n| assert_eq!(client.call(format!("PUT t {n}")), "OK"));
+    });
+}

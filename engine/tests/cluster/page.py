@@ -29,7 +29,8 @@ READ_PAGE = """JSON.stringify({
     nodes: [...document.querySelectorAll("#nodes tr")].map((row) => row.innerText),
     topics: [...document.querySelectorAll("#topics tr")].map((row) => row.innerText),
     curve: document.getElementById("curve").getAttribute("d") || "",
-    overflow: document.documentElement.scrollWidth > document.documentElement.clientWidth,
+    overflow: [document.documentElement, ...document.querySelectorAll(".card")]
+        .some((box) => box.scrollWidth > box.clientWidth),
 })"""
 
 

@@ -35,6 +35,7 @@ fn the_page_shows_the_cluster() {
         (&seen["health"], &seen["stale"], &seen["errors"]),
         (&"healthy".into(), &false.into(), &Value::Array(vec![]))
     );
+    assert_eq!(seen["overflow"], false, "nothing is cut off");
     let rows = seen["nodes"].as_array().expect("rows");
     assert!(rows.len() == 3 && rows.iter().all(|row| row.as_str().is_some_and(|row| row.contains("ready"))), "{seen}");
     assert_eq!(rows.iter().filter(|row| row.as_str().is_some_and(|row| row.contains("Raft leader"))).count(), 1);

@@ -6,6 +6,7 @@ mod doubt;
 mod failover;
 mod followers;
 mod leaving;
+mod letting_go;
 mod repair;
 mod rotation;
 mod support;

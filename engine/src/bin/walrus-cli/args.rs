@@ -140,6 +140,11 @@ pub(crate) enum Command {
         /// Name of the topic
         topic: String,
     },
+    /// Let a node go for good, once others hold its copies
+    Leave {
+        /// Its node id
+        node_id: u64,
+    },
     /// Check that the broker answers, and how fast
     Ping,
 }

@@ -119,6 +119,10 @@ impl Session {
                 self.client()?.delete(topic)?;
                 Ok(self.output.done(json!({ "topic": topic }), "")?)
             }
+            Command::Leave { node_id } => {
+                self.client()?.leave(*node_id)?;
+                Ok(self.output.done(json!({ "node_id": node_id }), "")?)
+            }
             Command::Ping => self.ping(),
         }
     }

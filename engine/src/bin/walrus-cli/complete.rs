@@ -53,7 +53,7 @@ impl ShellCompleter {
                 verbs.chain(BUILTINS.map(|(name, help)| (name.to_owned(), help.to_owned()))).collect()
             }
             (1, None) => Verb::ALL.iter().map(|verb| (verb.name().to_owned(), verb.help().to_owned())).collect(),
-            (1, Some(Verb::Metrics | Verb::Topics | Verb::Ping)) => Vec::new(),
+            (1, Some(Verb::Metrics | Verb::Topics | Verb::Leave | Verb::Ping)) => Vec::new(),
             (1, Some(_)) => self.topics().iter().map(|topic| (topic.clone(), String::new())).collect(),
             (_, Some(Verb::Register)) => pairs(&SETTINGS),
             (3, Some(Verb::Seek)) => pairs(&[("first", "the oldest record"), ("last", "behind the last record")]),

@@ -23,7 +23,7 @@ const PACE: Duration = Duration::from_millis(4);
 /// Records of one `APPEND`.
 const APPEND_RECORDS: u64 = 5;
 /// No reply within this time: the connection is given up. Above what a broker may take to answer.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(8);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(12);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Every so many reads, a reader looks at an old offset again.
 const LOOK_BACK_EVERY: u64 = 4;
