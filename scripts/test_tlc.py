@@ -3,7 +3,7 @@
 import re
 import unittest
 
-from tlc_tool import Problem, inputs, output, table
+from tlc_tool import Problem, inputs, output, results, table
 
 VIOLATION = """\
 Error: Invariant S3 is violated.
@@ -118,6 +118,28 @@ class TheFilesInTla(unittest.TestCase):
         config = inputs.Config("c", "S", "small", "", "SPECIFICATION Spec\nINVARIANTS A\n  B\nPROPERTIES C\nCONSTANTS\n  N = 1\n")
         text = config.checking_only("B", "INVARIANT")
         self.assertEqual(re.sub(r"\s+", " ", text).strip(), "SPECIFICATION Spec CONSTANTS N = 1 INVARIANT B")
+
+
+class ResultsAreOfTheseTexts(unittest.TestCase):
+    """Who changes a specification has to run TLC again; and only what passed may be committed."""
+
+    def assert_good(self, section, head, marks, good):
+        rows = results.rows_before(section, head)
+        stale = [name for name, mark in marks.items() if name not in rows or rows[name][-1] != mark]
+        self.assertEqual(stale, [], f"tla/RESULTS.md lacks these, or has them of an older text; run scripts/tlc.py {section}")
+        self.assertEqual([name for name in marks if not good(rows[name])], [], "these failed")
+
+    def test_configurations(self):
+        configs = [c for c in inputs.load_configs().values() if c.kind != "deep"]
+        self.assert_good("run", results.RUN_HEAD, inputs.config_inputs(configs), lambda row: row[-2] == "passes")
+
+    def test_reachability_checks(self):
+        marks = inputs.reach_inputs(inputs.load_reach(), inputs.load_configs())
+        self.assert_good("reach", results.REACH_HEAD, marks, lambda row: row[3] != "")
+
+    def test_mutants(self):
+        marks = inputs.mutant_inputs(inputs.load_mutants(), inputs.load_configs())
+        self.assert_good("mutants", results.MUTANT_HEAD, marks, lambda row: row[3] != "")
 
 
 if __name__ == "__main__":
