@@ -180,6 +180,7 @@ pub(super) fn a_short_copy_serves_what_it_has_and_is_finished_when_it_is_whole(c
     let replica = open_copy(&there, spec(1, Tier::PageCache));
     replica.append_raw(3, &leader.read_raw(0, 1).unwrap().bytes).unwrap();
     replica.start_writing();
+    replica.wait_watermark_blocking(10).unwrap();
     replica.end_at(20);
     expect(&replica, 0..10);
     assert!(replica.read(10, 1, 1).unwrap().is_empty());
@@ -187,5 +188,6 @@ pub(super) fn a_short_copy_serves_what_it_has_and_is_finished_when_it_is_whole(c
     replica.append_raw(3, &leader.read_raw(10, 1).unwrap().bytes).unwrap();
     assert!(matches!(replica.append_raw(3, &past.bytes), Err(RawError::Sealed { count: 20 })));
     replica.start_writing();
+    replica.wait_watermark_blocking(20).unwrap();
     expect(&replica, 0..20);
 }
