@@ -101,7 +101,8 @@ def command_deep(options):
     for config in chosen:
         passes, outcome = check_config(config, options, wall_limit=each, simulate=True)
         good &= passes
-        rows.append((config.name, f"{outcome.generated:,}", f"{outcome.wall_seconds:.0f}", "nothing found" if passes else "FAILS", inputs[config.name]))
+        visited = f"{outcome.generated:,}" if outcome.generated else "not counted"     # TLC says it once a minute
+        rows.append((config.name, visited, f"{outcome.wall_seconds:.0f}", "nothing found" if passes else "FAILS", inputs[config.name]))
         results.write_deep(rows, inputs)
     print()
     print_table(results.DEEP_HEAD, rows)
