@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::MetadataError;
+use super::intake;
 use super::leader::Queued;
 use super::lease::{self, Granter, Lease};
 use super::raft_log::RaftLog;
@@ -248,7 +249,7 @@ impl Agent {
         let meant = |target: NodeId| target == self.raft_id;
         match request {
             Request::Append { target, request } if meant(target) => {
-                Reply::Append(self.raft.append_entries(request).await)
+                Reply::Append(intake::append(&self.raft, &self.log, request).await)
             }
             Request::Vote { target, request } if meant(target) => Reply::Vote(self.raft.vote(request).await),
             Request::Snapshot { target, piece } if meant(target) => {

@@ -23,6 +23,7 @@ use tokio::sync::{oneshot, watch};
 mod agent;
 mod command;
 mod identity;
+mod intake;
 mod leader;
 pub mod lease;
 mod log_file;

@@ -27,6 +27,9 @@ use super::MetadataError;
 use super::log_file::{Kind, LogFile, Operations, operation_bytes};
 use super::raft_types::{Entry, EntryPayload, NodeId, TypeConfig};
 
+/// A message to a follower takes no more entries once they have this many bytes.
+const MESSAGE_BYTES: usize = 256 << 10;
+
 /// The log of one node; clones share it.
 #[derive(Clone)]
 pub(super) struct RaftLog {
@@ -139,6 +142,25 @@ impl RaftLog {
     pub(super) fn is_full(&self) -> bool {
         let log = self.log();
         log.bytes > log.roomy_bytes * 3 / 4
+    }
+
+    /// How many of these entries, the first ones, a follower takes now: those that the log holds
+    /// already, and new ones while there is room. The room ends a little above where the leader
+    /// refuses commands, so that the entry with which a new leader begins always has some.
+    pub(super) fn room_for(&self, entries: &[Entry]) -> usize {
+        let log = self.log();
+        let held = log.last_id().map(|last| last.index);
+        let limit = log.roomy_bytes * 7 / 8;
+        let mut bytes = log.bytes;
+        let fits = |entry: &&Entry| {
+            if Some(entry.log_id.index) <= held {
+                return true;
+            }
+            let room = bytes < limit;
+            bytes += encode(entry).map_or(0, |encoded| operation_bytes(encoded.len()));
+            room
+        };
+        entries.iter().take_while(fits).count()
     }
 
     /// Up to where to purge, so that nodes that lag a little still find what they need.
@@ -256,6 +278,18 @@ impl Log {
         Ok(all)
     }
 
+    /// The index behind the last entry that goes into a message which begins with `start`.
+    fn end_of_message(&self, start: u64) -> u64 {
+        let skipped = self.first_index().map_or(0, |first| start.saturating_sub(first)) as usize;
+        let mut bytes = 0;
+        let fits = |stored: &&Stored| {
+            let room = bytes < MESSAGE_BYTES;
+            bytes += stored.encoded.len();
+            room
+        };
+        start + self.entries.iter().skip(skipped).take_while(fits).count() as u64
+    }
+
     fn read(&self, range: &impl RangeBounds<u64>) -> Vec<Entry> {
         let Some(first) = self.first_index() else { return Vec::new() };
         let position = |bound: Bound<&u64>, unbounded: usize, after: u64| match bound {
@@ -338,6 +372,13 @@ impl RaftLogReader<TypeConfig> for RaftLog {
         range: RB,
     ) -> StorageResult<Vec<Entry>> {
         Ok(self.log().read(&range))
+    }
+
+    /// Not more than what goes into one message.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> StorageResult<Vec<Entry>> {
+        let log = self.log();
+        let end = log.end_of_message(start).min(end);
+        Ok(log.read(&(start..end)))
     }
 }
 

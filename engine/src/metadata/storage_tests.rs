@@ -82,6 +82,53 @@ async fn a_log_that_is_purged_as_it_grows_stays_in_its_file() {
 }
 
 #[tokio::test]
+async fn a_follower_takes_what_it_has_room_for_and_never_outgrows_its_file() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = dir.path().join("log");
+    let mut log = RaftLog::open(&path).expect("creates");
+    let size = fs::metadata(&path).expect("is there").len();
+    let text = "x".repeat(100_000);
+    let sent: Vec<Entry> = (0..60).map(|index| entry(1, index, &text)).collect();
+    // A leader that is far ahead sends all it has, and a snapshot never comes.
+    let mut taken = 0;
+    while let more @ 1.. = log.room_for(&sent[taken..]) {
+        log.blocking_append(sent[taken..taken + more].to_vec()).await.expect("appends");
+        taken += more;
+    }
+    assert!(log.is_full() && (15..20).contains(&taken), "{taken} are taken");
+    // What it holds is taken again, because the first answer may have been lost.
+    assert_eq!(log.room_for(&sent[..=taken]), taken);
+    // A snapshot makes room.
+    let upto = log.purge_upto(taken as u64 - 1).expect("there is something to purge");
+    log.purge(entry(1, upto, "").log_id).await.expect("purges");
+    assert!(log.room_for(&sent[taken..]) >= 15);
+    log.blocking_append(sent[taken..taken + 15].to_vec()).await.expect("appends");
+    log.shutdown();
+    assert_eq!(fs::metadata(&path).expect("is there").len(), size);
+}
+
+#[tokio::test]
+async fn a_message_to_a_follower_has_a_limit_and_one_entry_at_least() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let mut log = RaftLog::open(&dir.path().join("log")).expect("creates");
+    let small = (0..10).map(|index| entry(1, index, "small"));
+    let large = (10..20).map(|index| entry(1, index, &"x".repeat(100_000)));
+    let huge = (20..22).map(|index| entry(1, index, &"x".repeat(300_000)));
+    log.blocking_append(small.chain(large).chain(huge)).await.expect("appends");
+    let mut messages = Vec::new();
+    let mut next = 0;
+    while next < 22 {
+        let entries = log.limited_get_log_entries(next, 22).await.expect("reads");
+        assert_eq!(entries[0].log_id.index, next);
+        next += entries.len() as u64;
+        messages.push(entries.len());
+    }
+    assert_eq!(messages, [13, 3, 3, 2, 1]);
+    assert_eq!(log.limited_get_log_entries(3, 5).await.expect("reads").len(), 2);
+    log.shutdown();
+}
+
+#[tokio::test]
 async fn a_snapshot_is_there_after_a_restart_and_its_damage_is_found() {
     let dir = tempfile::tempdir().expect("temp dir");
     let path = dir.path().join("snapshot");
