@@ -73,6 +73,7 @@ fn setup(dir: &std::path::Path, table: &str, overlay: &str) -> Setup {
         settings,
         tools: Tools::default(),
         endpoint: None,
+        nodes: 1,
     }
 }
 

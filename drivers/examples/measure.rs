@@ -55,6 +55,7 @@ fn main() {
             harness_bin: Some(here),
         },
         endpoint: None,
+        nodes: 1,
     };
     system.check(&setup.tools).unwrap();
     let server = system.start(&setup).unwrap();

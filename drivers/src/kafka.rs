@@ -1,4 +1,4 @@
-//! Apache Kafka: a real broker in KRaft mode, one node, driven through librdkafka.
+//! Apache Kafka: a real broker in KRaft mode, or a cluster of them, driven through librdkafka.
 //!
 //! ```text
 //! libs.rs      Java, Maven and the broker's jars        settings.rs  profile table → broker, client
@@ -84,7 +84,7 @@ fn start_broker(setup: &Setup) -> Result<Option<Box<dyn Server>>, DriverError> {
 /// What decides about the broker's process; both clients, and all their settings, share one.
 fn server_key(setup: &Setup) -> String {
     let described = settings::Settings::new(setup).and_then(|settings| {
-        Ok(format!("kafka {} {}", settings.jvm_flags()?.join(" "), settings.server_properties(&[])))
+        Ok(format!("kafka {} {} {}", setup.nodes, settings.jvm_flags()?.join(" "), settings.server_properties(&[])))
     });
     // Settings that are wrong fail at the start, with a better text than a key could have.
     described.unwrap_or_else(|_| format!("{:?} {}", setup.tier, setup.settings))

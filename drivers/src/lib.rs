@@ -76,8 +76,23 @@ pub struct Setup {
     pub settings: toml::Table,
     /// Where things that were built or resolved are: the `walrus` binary, Kafka's jars.
     pub tools: Tools,
-    /// `host:port` of a running server, once there is one.
+    /// `host:port` of a running server, once there is one; of a cluster all, separated by commas.
     pub endpoint: Option<String>,
+    /// Server processes that form one cluster. With more than one, each topic has as many replicas
+    /// (three at most), of which a majority must have a record before it is acknowledged.
+    #[serde(default = "one")]
+    pub nodes: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Setup {
+    /// Copies of each record.
+    pub fn replicas(&self) -> u32 {
+        self.nodes.min(3)
+    }
 }
 
 /// Paths of programs that drivers start.
@@ -118,11 +133,15 @@ pub enum DriverError {
 /// A running server process. Dropping it stops it (SIGTERM, then SIGKILL); it also dies with the
 /// harness (`PR_SET_PDEATHSIG`).
 pub trait Server: Send {
-    /// `host:port` for clients.
+    /// `host:port` for clients; of a cluster all, separated by commas.
     fn endpoint(&self) -> &str;
-    /// Process id, for CPU and memory accounting.
-    fn pid(&self) -> u32;
-    /// SIGKILL, and wait until it is gone.
+    /// Ids of all processes, for CPU and memory accounting.
+    fn pids(&self) -> Vec<u32>;
+    /// SIGKILL to the one process of a cluster that leads this topic, and wait until it is gone.
+    fn kill_leader_of(&mut self, topic: &str) -> Result<(), DriverError> {
+        Err(DriverError::System(format!("a single server has no leader of {topic} to lose apart from itself")))
+    }
+    /// SIGKILL to all processes, and wait until they are gone.
     fn kill(&mut self) -> Result<(), DriverError>;
     /// Starts it again on the same data and the same port; returns when it is ready.
     fn restart(&mut self) -> Result<(), DriverError>;

@@ -28,7 +28,8 @@ impl ServerProcess {
     }
 }
 
-fn spawn(launch: &Launch, endpoint: &str) -> Result<ChildProcess, DriverError> {
+/// Starts a process and waits until it answers `PING` at `endpoint`.
+pub(crate) fn spawn(launch: &Launch, endpoint: &str) -> Result<ChildProcess, DriverError> {
     let mut child = launch.spawn()?;
     let mut config = ClientConfig::new(endpoint);
     config.request_timeout = Duration::from_secs(1);
@@ -43,8 +44,8 @@ impl Server for ServerProcess {
         &self.endpoint
     }
 
-    fn pid(&self) -> u32 {
-        self.child.pid()
+    fn pids(&self) -> Vec<u32> {
+        vec![self.child.pid()]
     }
 
     fn kill(&mut self) -> Result<(), DriverError> {

@@ -25,6 +25,7 @@ fn setup(data_dir: &Path) -> Setup {
         settings: "heap_mb = 256\nclient_warmup_s = 0.2".parse().unwrap(),
         tools: Tools::default(),
         endpoint: None,
+        nodes: 1,
     }
 }
 
@@ -72,6 +73,25 @@ fn read(consumer: &mut dyn Consumer, count: usize) -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn a_cluster_of_three_goes_on_without_a_leader() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = setup(dir.path());
+    setup.nodes = 3;
+    let mut server = start(&mut setup);
+    assert_eq!(server.pids().len(), 3);
+    let session = Kafka.open(&setup).unwrap();
+    session.create_topics().unwrap();
+    produce(session.as_ref(), 0, 0, 1_000);
+    server.kill_leader_of(&setup.topics[0]).unwrap();
+    assert_eq!(server.pids().len(), 2);
+    drop(session);
+    let session = Kafka.open(&setup).unwrap();
+    assert_eq!(read(session.consumer(0, false).unwrap().as_mut(), 1_000).len(), 1_000);
+    produce(session.as_ref(), 1, 1, 10);
+    server.stop().unwrap();
+}
+
+#[test]
 fn a_killed_broker_keeps_everything_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let mut setup = setup(dir.path());
@@ -88,10 +108,10 @@ fn a_killed_broker_keeps_everything_acknowledged() {
     drop(tail);
     drop(session);
 
-    let pid = server.pid();
+    let pid = server.pids()[0];
     server.kill().unwrap();
     server.restart().unwrap();
-    assert_ne!(server.pid(), pid);
+    assert_ne!(server.pids()[0], pid);
 
     let session = Kafka.open(&setup).unwrap();
     let records = read(session.consumer(0, false).unwrap().as_mut(), 10_000);
@@ -234,7 +254,7 @@ fn parent_of_a_broker() {
     let dir = Path::new(&dir);
     let mut setup = setup(&dir.join("data"));
     let server = start(&mut setup);
-    std::fs::write(dir.join("pid.new"), server.pid().to_string()).unwrap();
+    std::fs::write(dir.join("pid.new"), server.pids()[0].to_string()).unwrap();
     std::fs::rename(dir.join("pid.new"), dir.join("pid")).unwrap();
     loop {
         std::thread::park();

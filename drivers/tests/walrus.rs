@@ -38,6 +38,26 @@ fn acknowledged_records_survive_a_kill() {
 }
 
 #[test]
+fn a_cluster_keeps_what_a_majority_has() {
+    for variant in ["put", "put-direct"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut setup = common::setup(dir.path(), &variant.split('-').collect::<Vec<_>>());
+        setup.tools.walrus_bin = walrus_bin();
+        if setup.tools.walrus_bin.is_none() {
+            return;
+        }
+        setup.nodes = 3;
+        let mut server = common::networked_round_trip(&Walrus, &mut setup);
+        assert_eq!(server.pids().len(), 3);
+        server.kill_leader_of(&setup.topics[0]).unwrap();
+        assert_eq!(server.pids().len(), 2);
+        let session = Walrus.open(&setup).unwrap();
+        common::read_back(&*session, &setup);
+        server.stop().unwrap();
+    }
+}
+
+#[test]
 fn a_consumer_at_the_end_sees_what_comes_after() {
     let dir = tempfile::tempdir().unwrap();
     let mut setup = common::setup(dir.path(), &["put"]);

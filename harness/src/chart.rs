@@ -58,6 +58,8 @@ pub fn draw(results: &Results) -> Result<Vec<Chart>, ReportError> {
     figures.extend(curves::over_topics(&groups));
     figures.extend(curves::over_sizes(&groups));
     figures.extend(bars::cpu(&groups));
+    figures.extend(bars::cluster(&groups));
+    figures.extend(curves::failover(results, &groups));
     figures.iter().map(chart).collect()
 }
 

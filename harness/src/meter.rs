@@ -14,7 +14,7 @@ const THREAD_BUSY: f64 = 0.9;
 pub struct Meter {
     started: Instant,
     worker_pid: u32,
-    server_pid: Option<u32>,
+    server_pids: Option<Vec<u32>>,
     device: Option<Device>,
     worker: ProcessUse,
     server: ProcessUse,
@@ -27,17 +27,16 @@ pub struct Meter {
 
 impl Meter {
     /// Reads all counters.
-    pub fn start(worker_pid: u32, server_pid: Option<u32>, device: Option<Device>) -> Meter {
-        for pid in [Some(worker_pid), server_pid].into_iter().flatten() {
-            proc::reset_rss_peak(pid);
-        }
+    pub fn start(worker_pid: u32, server_pids: Option<Vec<u32>>, device: Option<Device>) -> Meter {
+        proc::reset_rss_peak(worker_pid);
+        server_pids.iter().flatten().for_each(|pid| proc::reset_rss_peak(*pid));
         let threads_before = proc::thread_cpu(worker_pid);
         Meter {
             started: Instant::now(),
             worker_pid,
-            server_pid,
             worker: ProcessUse::read(worker_pid),
-            server: server_pid.map(ProcessUse::read).unwrap_or_default(),
+            server: server_pids.as_deref().map(ProcessUse::read_all).unwrap_or_default(),
+            server_pids,
             device_before: device.as_ref().map(Device::read).unwrap_or_default(),
             device,
             machine: MachineCpu::read(),
@@ -56,7 +55,7 @@ impl Meter {
     /// Reads all counters again.
     pub fn read(&self) -> Reading {
         let worker = ProcessUse::read(self.worker_pid);
-        let server = self.server_pid.map(ProcessUse::read);
+        let server = self.server_pids.as_deref().map(ProcessUse::read_all);
         let busiest = self
             .threads
             .iter()

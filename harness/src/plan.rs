@@ -7,6 +7,9 @@ use crate::profile::{self, BlockTable, Profile, RowName};
 use crate::wire::Load;
 use crate::workload::{self, Case, Kind};
 
+/// Length of a failover run: the leader is killed in its middle.
+pub const FAILOVER_S: f64 = 20.0;
+
 /// What the user asked for on the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Wishes {
@@ -71,11 +74,15 @@ impl Plan {
     pub fn load(&self, case: &Case) -> Load {
         let profile = &self.profile;
         let (seconds, payload_bytes) = match case.kind {
-            Kind::Burst | Kind::ReadCold | Kind::ReadWarm => (profile.closed_s_max, Some(self.burst_bytes)),
+            // A cluster on one machine writes every byte once a replica.
+            Kind::Burst | Kind::ReadCold | Kind::ReadWarm => {
+                (profile.closed_s_max, Some(self.burst_bytes / u64::from(case.nodes.min(3))))
+            }
             Kind::Volume => (profile.closed_s_max, Some(profile.volume_bytes.min(self.burst_bytes))),
             Kind::Sustained => (profile.sustained_s, None),
             Kind::Timed => (profile.timed_s, None),
             Kind::Open | Kind::Tail => (profile.open_s, None),
+            Kind::Failover => (FAILOVER_S, None),
         };
         Load {
             record_bytes: case.record_bytes,
@@ -90,7 +97,8 @@ impl Plan {
 
 /// Closed loops that write have ceilings to be compared with.
 pub fn has_ceilings(case: &Case) -> bool {
-    matches!(case.kind, Kind::Burst | Kind::Sustained | Kind::Timed | Kind::Volume)
+    // Three copies on one device are no match for a ceiling that writes once.
+    case.nodes == 1 && matches!(case.kind, Kind::Burst | Kind::Sustained | Kind::Timed | Kind::Volume)
 }
 
 /// The profile's tables for the workloads asked for. A workload that the profile does not have

@@ -31,6 +31,17 @@ impl ProcessUse {
     }
 }
 
+impl ProcessUse {
+    /// The sum over several processes.
+    pub fn read_all(pids: &[u32]) -> ProcessUse {
+        pids.iter().map(|pid| ProcessUse::read(*pid)).fold(ProcessUse::default(), |sum, one| ProcessUse {
+            cpu: sum.cpu + one.cpu,
+            write_bytes: sum.write_bytes + one.write_bytes,
+            rss_peak_bytes: sum.rss_peak_bytes + one.rss_peak_bytes,
+        })
+    }
+}
+
 /// Lets the peak of `pid` begin anew (a server may have had other runs before).
 pub fn reset_rss_peak(pid: u32) {
     // Where the kernel does not allow it, the peak is that of the process's whole life.

@@ -19,6 +19,7 @@ use crate::fleet::{self, Fleet, Running};
 use crate::latency;
 use crate::machine;
 use crate::meter::{Meter, Reading};
+use crate::plan::FAILOVER_S;
 use crate::proc::Device;
 use crate::profile::RowName;
 use crate::settings;
@@ -127,6 +128,8 @@ fn attempt(env: &Env, fleet: &mut Fleet, task: &Task, outcome: &mut Outcome) -> 
     let mut run = Run { env, task, system: system.as_ref(), setup: setup(env, task)?, kill: task.kill };
     if !system.needs_warmup() {
         let mut server = system.start(&run.setup)?;
+        // The proof reads what two of three nodes have; the third one may stay away.
+        run.kill &= task.case.kind != Kind::Failover;
         run.setup.endpoint = server.as_ref().map(|server| server.endpoint().to_owned());
         run.measure(&mut server, outcome)?;
         return server.map_or(Ok(()), |mut server| Ok(server.stop()?));
@@ -156,7 +159,7 @@ pub fn not_built(system: &str) -> String {
 
 fn setup(env: &Env, task: &Task) -> Result<Setup, RunError> {
     let variant: Vec<String> = task.row.variant.split('-').filter(|word| !word.is_empty()).map(str::to_owned).collect();
-    let is_latency = matches!(task.case.kind, Kind::Open | Kind::Tail);
+    let is_latency = matches!(task.case.kind, Kind::Open | Kind::Tail | Kind::Failover);
     let best_raw = env.raw_settings.get(&task.case.ceiling_key()).filter(|_| is_embedded_raw(&task.row));
     // The networked ceiling is driven by our client, with our client's settings.
     let is_networked_raw = task.row.system == "raw" && task.row.deployment == Deployment::Networked;
@@ -180,6 +183,7 @@ fn setup(env: &Env, task: &Task) -> Result<Setup, RunError> {
         settings,
         tools: env.tools.clone(),
         endpoint: env.kafka_bootstrap.clone().filter(|_| task.row.system.starts_with("kafka")),
+        nodes: task.case.nodes,
     })
 }
 
@@ -243,7 +247,9 @@ impl Run<'_> {
         hear_ready(&worker)?;
         let mut meter = self.go(&mut worker, server.as_deref())?;
         let mut scrap = Outcome { summary: outcome.summary.clone(), throughput: Vec::new(), latencies: Vec::new() };
-        let drained = watch(&worker, &mut meter, &mut outcome.throughput, &self.task.run_id)?;
+        let fault = (self.task.case.kind == Kind::Failover).then_some(server.as_mut()).flatten();
+        let fault = fault.map(|server| Fault { server: server.as_mut(), topic: &self.setup.topics[0] });
+        let drained = watch(&worker, &mut meter, &mut outcome.throughput, &self.task.run_id, fault)?;
         let mut reading = meter.read();
         let mut settle_s = 0.0;
         if self.kill {
@@ -271,8 +277,8 @@ impl Run<'_> {
 
     /// Takes the counters and starts the clock of a worker that is ready.
     fn go(&self, worker: &mut Worker, server: Option<&dyn Server>) -> Result<Meter, RunError> {
-        let server_pid = server.map(Server::pid);
-        let meter = Meter::start(worker.pid(), server_pid, self.env.device.clone());
+        let server_pids = server.map(Server::pids);
+        let meter = Meter::start(worker.pid(), server_pids, self.env.device.clone());
         worker.say("go")?;
         Ok(meter)
     }
@@ -303,7 +309,7 @@ impl Run<'_> {
             }
         }
         let mut meter = self.go(&mut worker, server.as_deref())?;
-        let drained = watch(&worker, &mut meter, &mut outcome.throughput, &self.task.run_id)?;
+        let drained = watch(&worker, &mut meter, &mut outcome.throughput, &self.task.run_id, None)?;
         let reading = meter.read();
         worker.quit()?;
         self.account(&drained, 0.0, &reading, outcome);
@@ -381,17 +387,29 @@ fn is_unprovable(row: &RowName) -> bool {
     matches!(row.system.as_str(), "null" | "raw")
 }
 
+/// What is done to a cluster in the middle of a failover run.
+struct Fault<'a> {
+    server: &'a mut dyn Server,
+    topic: &'a str,
+}
+
 /// Collects samples until the worker has drained.
 fn watch(
     worker: &Worker,
     meter: &mut Meter,
     curve: &mut Vec<ThroughputRow>,
     run_id: &str,
+    mut fault: Option<Fault<'_>>,
 ) -> Result<Drained, RunError> {
     loop {
         match worker.hear(PATIENCE, "it was under load")? {
             Event::Sample { t_ms, records, bytes } => {
                 meter.sample();
+                if t_ms as f64 >= FAILOVER_S * 500.0
+                    && let Some(Fault { server, topic }) = fault.take()
+                {
+                    server.kill_leader_of(topic)?;
+                }
                 curve.push(ThroughputRow {
                     run_id: run_id.to_owned(),
                     t_ms,
@@ -500,8 +518,8 @@ pub fn blank_row(task: &Task) -> SummaryRow {
         offered_per_s: case.rate_per_s,
         p9999_us: None,
         peak_records_per_s: None,
-        nodes: 1,
-        replicas: 1,
+        nodes: case.nodes,
+        replicas: case.nodes.min(3),
         warmup_s: 0.0,
         payload_bytes_total: 0,
         device_flushes: None,

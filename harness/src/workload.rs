@@ -11,6 +11,7 @@
 //! in_flight = ["4MiB"]      # or "1": one record
 //! rates_per_s = [10000]     # open and tail only
 //! systems = ["walrus"]      # only these (default: all)
+//! nodes = 3                 # a cluster, three replicas (default: 1)
 //! ```
 
 use serde::Deserialize;
@@ -20,7 +21,7 @@ use crate::csv::LoadMode;
 use crate::record::RecordBytes;
 
 /// Every workload that is built in.
-const TEXTS: [(&str, &str); 7] = [
+const TEXTS: [(&str, &str); 9] = [
     ("writes-burst", include_str!("../workloads/writes-burst.toml")),
     ("writes", include_str!("../workloads/writes.toml")),
     ("writes-synced", include_str!("../workloads/writes-synced.toml")),
@@ -28,6 +29,8 @@ const TEXTS: [(&str, &str); 7] = [
     ("sizes", include_str!("../workloads/sizes.toml")),
     ("latency", include_str!("../workloads/latency.toml")),
     ("read", include_str!("../workloads/read.toml")),
+    ("cluster", include_str!("../workloads/cluster.toml")),
+    ("failover", include_str!("../workloads/failover.toml")),
 ];
 
 /// What a case measures, and so when it ends.
@@ -44,6 +47,8 @@ pub enum Kind {
     Volume,
     /// Open loop over the profile's `open_s`.
     Open,
+    /// Open loop over 20 s, in which the leader of the first topic is killed after 10 s.
+    Failover,
     /// Open loop, timed at readers that follow the tail.
     Tail,
     /// Read what was written, after its files were dropped from the page cache.
@@ -57,7 +62,7 @@ impl Kind {
     pub fn load_mode(self) -> LoadMode {
         match self {
             Kind::Burst | Kind::Sustained | Kind::Timed | Kind::Volume => LoadMode::Closed,
-            Kind::Open => LoadMode::Open,
+            Kind::Open | Kind::Failover => LoadMode::Open,
             Kind::Tail => LoadMode::Tail,
             Kind::ReadCold | Kind::ReadWarm => LoadMode::Read,
         }
@@ -83,6 +88,8 @@ pub struct Case {
     pub rate_per_s: Option<f64>,
     /// Only these systems; empty: all.
     pub systems: Vec<String>,
+    /// Server processes; more than one: a cluster.
+    pub nodes: u32,
 }
 
 impl Case {
@@ -167,6 +174,12 @@ struct Cases {
     rates_per_s: Vec<f64>,
     #[serde(default)]
     systems: Vec<String>,
+    #[serde(default = "one")]
+    nodes: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 fn parse(name: &str, text: &str, rates_per_s: &[f64]) -> Result<Workload, String> {
@@ -182,7 +195,7 @@ impl Cases {
     fn expand(&self, rates_per_s: &[f64], cases: &mut Vec<Case>) -> Result<(), String> {
         let own = if rates_per_s.is_empty() { &self.rates_per_s[..] } else { rates_per_s };
         let rates: Vec<Option<f64>> = match self.kind {
-            Kind::Open => own.iter().copied().map(Some).collect(),
+            Kind::Open | Kind::Failover => own.iter().copied().map(Some).collect(),
             Kind::Tail => self.rates_per_s.iter().copied().map(Some).collect(),
             _ => vec![None],
         };
@@ -200,6 +213,7 @@ impl Cases {
                                 window_bytes: bytes_of_words(in_flight)?,
                                 rate_per_s,
                                 systems: self.systems.clone(),
+                                nodes: self.nodes,
                             });
                         }
                     }

@@ -1,4 +1,4 @@
-//! The broker's process: format, start, wait until it answers, kill, start again, stop.
+//! The brokers' processes: format, start, wait until it answers, kill, start again, stop.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
@@ -14,48 +14,104 @@ use super::{STOP_GRACE, libs};
 use crate::process::{ChildProcess, Launch, free_port, io_error};
 use crate::{DriverError, Server, Setup};
 
-/// A broker and controller in one process, as KRaft allows, on loopback.
+/// Brokers and controllers on loopback, both in one process each, as KRaft allows.
 pub(super) struct Broker {
-    launch: Launch,
-    child: ChildProcess,
+    nodes: Vec<Node>,
     endpoint: String,
     settings: Settings,
 }
 
+/// One process.
+struct Node {
+    launch: Launch,
+    /// `None` once it was killed alone.
+    child: Option<ChildProcess>,
+    endpoint: String,
+}
+
+/// Ports of one node.
+#[derive(Clone, Copy)]
+struct Ports {
+    client: u16,
+    controller: u16,
+}
+
 impl Broker {
-    /// Formats the setup's data directory and starts a broker on it. Returns once it answers.
+    /// Formats the setup's data directory and starts the brokers on it. Returns once they answer.
     pub(super) fn start(setup: &Setup) -> Result<Broker, DriverError> {
         let settings = Settings::new(setup)?;
-        let class_path = libs::class_path(&setup.tools)?;
-        let port = settings.port()?.map_or_else(free_port, claim)?;
-        let properties = write_properties(&setup.data_dir, &settings, port, free_port()?)?;
-        let mut launch = Launch::new(libs::java()?, setup.data_dir.join("broker.log"));
-        for flag in settings.jvm_flags()? {
-            launch = launch.arg(flag);
+        let first_port = settings.port()?;
+        let ports = (0..setup.nodes).map(|index| {
+            let client = first_port.map_or_else(free_port, |port| claim(port + index as u16))?;
+            Ok(Ports { client, controller: free_port()? })
+        });
+        let ports: Vec<Ports> = ports.collect::<Result<_, DriverError>>()?;
+        let cluster_id = cluster_id()?;
+        let mut nodes = Vec::new();
+        for node_id in 1..=ports.len() {
+            let launch = prepare(setup, &settings, &ports, node_id, &cluster_id)?;
+            let endpoint = format!("127.0.0.1:{}", ports[node_id - 1].client);
+            nodes.push(Node { child: Some(launch.spawn()?), launch, endpoint });
         }
-        launch =
-            launch.arg(libs::QUIET_FLAG).arg("-Dorg.slf4j.simpleLogger.showDateTime=true").arg("-cp").arg(&class_path);
-        format_storage(&launch, &properties)?;
-        launch = launch.arg("kafka.Kafka").arg(&properties);
-        let child = launch.spawn()?;
-        let endpoint = format!("127.0.0.1:{port}");
-        let mut broker = Broker { launch, child, endpoint, settings };
+        let endpoints: Vec<&str> = nodes.iter().map(|node| node.endpoint.as_str()).collect();
+        let mut broker = Broker { endpoint: endpoints.join(","), nodes, settings };
         broker.wait_ready()?;
         Ok(broker)
     }
 
-    /// Ready means: the broker has told a client that it, itself, is in the cluster.
+    /// Ready means: each broker has told a client that all of them are in the cluster.
     fn wait_ready(&mut self) -> Result<(), DriverError> {
-        let config = self.settings.client(&self.endpoint);
-        let native =
-            config.create_native_config().map_err(|error| super::kafka_error("configuring the client", &error))?;
-        let kind = RDKafkaType::RD_KAFKA_PRODUCER;
-        let client = Client::new(&config, native, kind, DefaultClientContext)
-            .map_err(|error| super::kafka_error("creating the client", &error))?;
-        self.child.wait_ready(self.settings.ready_timeout()?, || {
-            client.fetch_metadata(None, Duration::from_millis(200)).is_ok_and(|metadata| !metadata.brokers().is_empty())
-        })
+        let (count, timeout) = (self.nodes.len(), self.settings.ready_timeout()?);
+        for node in &mut self.nodes {
+            let client = metadata_client(&self.settings, &node.endpoint)?;
+            let Some(child) = &mut node.child else { continue };
+            child.wait_ready(timeout, || {
+                let metadata = client.fetch_metadata(None, Duration::from_millis(200));
+                metadata.is_ok_and(|metadata| metadata.brokers().len() == count)
+            })?;
+        }
+        Ok(())
     }
+
+    /// Id of the broker that leads the first partition of this topic.
+    fn leader_of(&self, topic: &str) -> Result<usize, DriverError> {
+        let metadata = metadata_client(&self.settings, &self.endpoint)?
+            .fetch_metadata(Some(topic), Duration::from_secs(5))
+            .map_err(|error| super::kafka_error("asking for the leader", &error))?;
+        let leader = metadata.topics().first().and_then(|topic| Some(topic.partitions().first()?.leader()));
+        let leader = leader.and_then(|leader| usize::try_from(leader).ok());
+        leader.ok_or_else(|| DriverError::System(format!("nobody leads {topic}")))
+    }
+}
+
+fn metadata_client(settings: &Settings, endpoint: &str) -> Result<Client<DefaultClientContext>, DriverError> {
+    let config = settings.client(endpoint);
+    let native = config.create_native_config().map_err(|error| super::kafka_error("configuring the client", &error))?;
+    Client::new(&config, native, RDKafkaType::RD_KAFKA_PRODUCER, DefaultClientContext)
+        .map_err(|error| super::kafka_error("creating the client", &error))
+}
+
+/// Formats a node's directory; the command that starts the node.
+fn prepare(
+    setup: &Setup,
+    settings: &Settings,
+    ports: &[Ports],
+    node_id: usize,
+    cluster_id: &str,
+) -> Result<Launch, DriverError> {
+    let dir = if ports.len() > 1 { setup.data_dir.join(format!("node{node_id}")) } else { setup.data_dir.clone() };
+    let properties = write_properties(&dir, settings, ports, node_id)?;
+    let mut launch = Launch::new(libs::java()?, dir.join("broker.log"));
+    for flag in settings.jvm_flags()? {
+        launch = launch.arg(flag);
+    }
+    launch = launch
+        .arg(libs::QUIET_FLAG)
+        .arg("-Dorg.slf4j.simpleLogger.showDateTime=true")
+        .arg("-cp")
+        .arg(libs::class_path(&setup.tools)?);
+    format_storage(&launch, &properties, cluster_id)?;
+    Ok(launch.arg("kafka.Kafka").arg(&properties))
 }
 
 impl Server for Broker {
@@ -63,22 +119,29 @@ impl Server for Broker {
         &self.endpoint
     }
 
-    fn pid(&self) -> u32 {
-        self.child.pid()
+    fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| Some(node.child.as_ref()?.pid())).collect()
+    }
+
+    fn kill_leader_of(&mut self, topic: &str) -> Result<(), DriverError> {
+        let leader = self.leader_of(topic)?;
+        let child = self.nodes.get_mut(leader - 1).and_then(|node| node.child.take());
+        child.map_or(Ok(()), |mut child| child.kill())
     }
 
     fn kill(&mut self) -> Result<(), DriverError> {
-        self.child.kill()
+        self.nodes.iter_mut().filter_map(|node| node.child.take()).try_for_each(|mut child| child.kill())
     }
 
     fn restart(&mut self) -> Result<(), DriverError> {
-        self.child.kill()?;
-        self.child = self.launch.spawn()?;
+        for node in self.nodes.iter_mut().filter(|node| node.child.is_none()) {
+            node.child = Some(node.launch.spawn()?);
+        }
         self.wait_ready()
     }
 
     fn stop(&mut self) -> Result<(), DriverError> {
-        self.child.stop(STOP_GRACE)
+        self.nodes.iter_mut().filter_map(|node| node.child.take()).try_for_each(|mut child| child.stop(STOP_GRACE))
     }
 }
 
@@ -93,36 +156,36 @@ fn claim(port: u16) -> Result<u16, DriverError> {
     }
 }
 
-/// Writes `server.properties` into the data directory and returns its path.
+/// Writes a node's `server.properties` into its directory and returns the file's path.
 fn write_properties(
-    data_dir: &Path,
+    dir: &Path,
     settings: &Settings,
-    port: u16,
-    controller_port: u16,
+    ports: &[Ports],
+    node_id: usize,
 ) -> Result<std::path::PathBuf, DriverError> {
-    std::fs::create_dir_all(data_dir)
-        .map_err(|source| io_error(&format!("creating {}", data_dir.display()), source))?;
-    let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}");
+    std::fs::create_dir_all(dir).map_err(|source| io_error(&format!("creating {}", dir.display()), source))?;
+    let Ports { client, controller } = ports[node_id - 1];
+    let voters = (1..).zip(ports).map(|(id, ports): (u32, _)| format!("{id}@127.0.0.1:{}", ports.controller));
     let text = settings.server_properties(&[
         ("process.roles", "broker,controller".into()),
-        ("node.id", "1".into()),
-        ("controller.quorum.voters", format!("1@127.0.0.1:{controller_port}")),
+        ("node.id", node_id.to_string()),
+        ("controller.quorum.voters", voters.collect::<Vec<_>>().join(",")),
         ("controller.listener.names", "CONTROLLER".into()),
-        ("listeners", listeners),
-        ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
+        ("listeners", format!("PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}")),
+        ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{client}")),
         ("listener.security.protocol.map", "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".into()),
-        ("log.dirs", data_dir.join("logs").display().to_string()),
+        ("log.dirs", dir.join("logs").display().to_string()),
     ]);
-    let path = data_dir.join("server.properties");
+    let path = dir.join("server.properties");
     std::fs::write(&path, text).map_err(|source| io_error(&format!("writing {}", path.display()), source))?;
     Ok(path)
 }
 
 /// Gives the storage directory its cluster id; without one the broker refuses to start.
-fn format_storage(java: &Launch, properties: &Path) -> Result<(), DriverError> {
+fn format_storage(java: &Launch, properties: &Path, cluster_id: &str) -> Result<(), DriverError> {
     let output = Command::new(&java.program)
         .args(&java.args)
-        .args(["kafka.tools.StorageTool", "format", "-t", &cluster_id()?, "-c"])
+        .args(["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c"])
         .arg(properties)
         .output()
         .map_err(|source| io_error("formatting Kafka's storage directory", source))?;

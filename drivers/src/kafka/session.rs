@@ -24,6 +24,8 @@ pub(super) struct KafkaSession {
     settings: Settings,
     topics: Vec<String>,
     producers: u32,
+    /// Copies of each record.
+    replicas: i32,
     /// librdkafka's producer instances, made at their first use; producer `i` uses `i % len`.
     instances: Mutex<Vec<Option<Arc<Instance>>>>,
 }
@@ -42,6 +44,7 @@ impl KafkaSession {
             settings,
             topics: setup.topics.clone(),
             producers: setup.producers,
+            replicas: setup.replicas().cast_signed(),
             instances: Mutex::new(vec![None; instances]),
         })
     }
@@ -91,7 +94,7 @@ impl Session for KafkaSession {
     fn create_topics(&self) -> Result<(), DriverError> {
         let admin = self.admin()?;
         let wanted: Vec<NewTopic<'_>> =
-            self.topics.iter().map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(1))).collect();
+            self.topics.iter().map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(self.replicas))).collect();
         let options = AdminOptions::new().operation_timeout(Some(ADMIN_DEADLINE));
         let results =
             block_on(admin.create_topics(&wanted, &options)).map_err(|error| kafka_error("creating topics", &error))?;
@@ -191,6 +194,7 @@ pub(super) mod tests {
             settings: toml::Table::new(),
             tools: Tools::default(),
             endpoint: None,
+            nodes: 1,
         }
     }
 }

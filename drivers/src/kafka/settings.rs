@@ -55,6 +55,7 @@ pub(super) struct Settings {
     values: BTreeMap<String, String>,
     jvm: Vec<String>,
     tier: Tier,
+    nodes: u32,
     idempotent: bool,
     /// One record in flight, and not as a newcomer would have it: lingering would only hurt.
     no_linger: bool,
@@ -83,6 +84,7 @@ impl Settings {
             values,
             jvm,
             tier: setup.tier,
+            nodes: setup.nodes,
             idempotent: has_word("idempotent"),
             no_linger: setup.one_in_flight && !has_word("vanilla"),
         })
@@ -135,6 +137,10 @@ impl Settings {
         // Deleted topics leave the disk before the next run, not a minute later.
         lines.insert("log.segment.delete.delay.ms".into(), "1000".into());
         lines.insert("message.max.bytes".into(), MESSAGE_BYTES_MAX.to_string());
+        if self.nodes > 1 {
+            // `acks=all` waits for all replicas in sync; below two of three it refuses.
+            lines.insert("min.insync.replicas".into(), "2".into());
+        }
         lines.extend(self.with_prefix("broker.").map(|(k, v)| (k.into(), v.into())));
         if self.tier == Tier::Synced {
             lines.insert("log.flush.interval.messages".into(), "1".into());

@@ -8,6 +8,7 @@ use walrus_engine::types;
 
 use super::CLIENT_SETTINGS;
 use super::producer::{Form, PipelineProducer};
+use super::routed::{Route, RoutedProducer};
 use crate::settings::Settings;
 use crate::{Consumer, DriverError, Producer, Session, Setup, Tier};
 
@@ -16,10 +17,12 @@ const FETCH_WAIT: Duration = Duration::from_millis(100);
 
 /// The options of the client, read once.
 pub(crate) struct ClientSession {
-    config: ClientConfig,
+    /// Of each node.
+    nodes: Vec<ClientConfig>,
     topics: Vec<String>,
     topic_settings: TopicSettings,
     form: Form,
+    route: Route,
     pipeline: PipelineConfig,
     linger: Duration,
     fetch_bytes: u64,
@@ -48,10 +51,11 @@ impl ClientSession {
             ..PipelineConfig::default()
         };
         Ok(ClientSession {
-            config: ClientConfig::new(endpoint),
+            nodes: endpoint.split(',').map(ClientConfig::new).collect(),
             topics: setup.topics.clone(),
             topic_settings: TopicSettings { tier: Some(tier), ..TopicSettings::default() },
             form,
+            route: if setup.variant.iter().any(|word| word == "direct") { Route::Leader } else { Route::Any },
             pipeline,
             linger: Duration::from_micros(settings.number("linger_us", 0)?),
             fetch_bytes: settings.number("fetch_bytes", 1 << 20)?,
@@ -59,7 +63,15 @@ impl ClientSession {
     }
 
     fn client(&self) -> Result<Client, DriverError> {
-        Client::with_config(self.config.clone()).map_err(failed)
+        self.connect_any().map_err(failed)
+    }
+
+    /// A connection to the first node that takes one.
+    fn connect_any(&self) -> Result<Client, ClientError> {
+        let mut answers = self.nodes.iter().map(|node| Client::with_config(node.clone()));
+        // There is at least one node: a list is never empty after `split`.
+        let first = answers.next().unwrap_or_else(|| Client::connect(""));
+        answers.fold(first, |found, next| found.or(next))
     }
 
     /// First offset that is not yet acknowledged, from `STATE`.
@@ -81,16 +93,21 @@ impl Session for ClientSession {
         self.topics.iter().try_for_each(|topic| client.register(topic, self.topic_settings)).map_err(failed)
     }
 
-    fn producer(&self, _id: u32) -> Result<Box<dyn Producer + '_>, DriverError> {
-        let producer = PipelineProducer::connect(&self.config, self.pipeline, &self.topics, self.form, self.linger);
+    fn producer(&self, id: u32) -> Result<Box<dyn Producer + '_>, DriverError> {
+        if self.nodes.len() > 1 {
+            return Ok(Box::new(RoutedProducer::new(&self.nodes, self.pipeline, &self.topics, self.route, id)?));
+        }
+        let producer = PipelineProducer::connect(&self.nodes[0], self.pipeline, &self.topics, self.form, self.linger);
         Ok(Box::new(producer.map_err(failed)?))
     }
 
     fn consumer(&self, topic: usize, at_end: bool) -> Result<Box<dyn Consumer + '_>, DriverError> {
+        let client = self.client()?;
+        let node = self.nodes.iter().find(|node| node.addr == client.addr()).unwrap_or(&self.nodes[0]).clone();
         let topic = &self.topics[topic];
         let offset = if at_end { self.next_offset(topic)? } else { 0 };
         let config = ReaderConfig { offset, max_bytes: self.fetch_bytes, wait: FETCH_WAIT, ..ReaderConfig::default() };
-        Ok(Box::new(OffsetConsumer(Reader::open(self.config.clone(), topic, config).map_err(failed)?)))
+        Ok(Box::new(OffsetConsumer(Reader::open(node, topic, config).map_err(failed)?)))
     }
 }
 

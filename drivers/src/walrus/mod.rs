@@ -1,11 +1,14 @@
 //! Our broker over TCP: the shipped `walrus` binary as a process of its own.
 //!
 //! Variants: `put` (one record a request, pipelined) and `append` (records of a topic coalesced
-//! into `APPEND` batches). Settings: `server`, a table of the binary's own flags without dashes,
+//! into `APPEND` batches). On a cluster `put` talks to any node, and `put-direct` to the node that leads
+//! the topic, which it learns from `STATE`, as Kafka's clients do from metadata. Settings: `server`, a table of the binary's own flags without dashes,
 //! and those of the client, listed in [`CLIENT_SETTINGS`].
 
 mod client;
+mod cluster;
 mod producer;
+mod routed;
 mod server;
 
 pub(crate) use client::ClientSession;
@@ -45,7 +48,7 @@ impl System for Walrus {
     }
 
     fn start(&self, setup: &Setup) -> Result<Option<Box<dyn Server>>, DriverError> {
-        Ok(Some(Box::new(server::start(setup)?)))
+        server::start(setup).map(Some)
     }
 
     fn open(&self, setup: &Setup) -> Result<Box<dyn Session>, DriverError> {

@@ -1,10 +1,11 @@
-//! The broker's process.
+//! The broker's process, or one node's of a cluster.
 
 use std::path::Path;
 
+use super::cluster::Cluster;
 use crate::process::Launch;
 use crate::server_process::ServerProcess;
-use crate::{DriverError, Setup, Tier, Tools};
+use crate::{DriverError, Server, Setup, Tier, Tools};
 
 /// The binary, if it is there.
 pub(super) fn binary(tools: &Tools) -> Result<&Path, DriverError> {
@@ -15,28 +16,33 @@ pub(super) fn binary(tools: &Tools) -> Result<&Path, DriverError> {
     })
 }
 
-pub(super) fn start(setup: &Setup) -> Result<ServerProcess, DriverError> {
+pub(super) fn start(setup: &Setup) -> Result<Box<dyn Server>, DriverError> {
     if setup.tier == Tier::Memory {
         return Err(DriverError::Unavailable {
             cause: "Walrus never acknowledges from process memory".into(),
             remedy: "run it in the page-cache or the synced tier".into(),
         });
     }
-    let binary = binary(&setup.tools)?;
-    let flags = flags(setup)?;
-    ServerProcess::start(|port| {
-        let launch = Launch::new(binary, setup.data_dir.join("server.log"))
-            .arg("--node-id")
-            .arg("1")
-            .arg("--data-dir")
-            .arg(setup.data_dir.join("data"))
-            .arg("--client-port")
-            .arg(port.to_string())
-            .arg("--raft-port")
-            .arg("0")
-            .env("RUST_LOG", "warn");
-        flags.iter().fold(launch, Launch::arg)
-    })
+    if setup.nodes > 1 {
+        return Ok(Box::new(Cluster::start(setup)?));
+    }
+    let launch = launch(setup, 1)?;
+    Ok(Box::new(ServerProcess::start(|port| {
+        // Nobody joins a single node, so any free port will do.
+        launch.arg("--client-port").arg(port.to_string()).arg("--raft-port").arg("0")
+    })?))
+}
+
+/// How a node is started, but for its ports.
+pub(super) fn launch(setup: &Setup, node_id: u32) -> Result<Launch, DriverError> {
+    let dir = if setup.nodes > 1 { setup.data_dir.join(format!("node{node_id}")) } else { setup.data_dir.clone() };
+    let launch = Launch::new(binary(&setup.tools)?, dir.join("server.log"))
+        .arg("--node-id")
+        .arg(node_id.to_string())
+        .arg("--data-dir")
+        .arg(dir.join("data"))
+        .env("RUST_LOG", "warn");
+    Ok(flags(setup)?.iter().fold(launch, Launch::arg))
 }
 
 /// The profile's `server` table as flags: `pool_bytes = 1` becomes `--pool-bytes=1`.

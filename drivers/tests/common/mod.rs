@@ -25,6 +25,7 @@ pub fn setup(data_dir: &Path, variant: &[&str]) -> Setup {
         settings: toml::Table::new(),
         tools: Tools::default(),
         endpoint: None,
+        nodes: 1,
     }
 }
 

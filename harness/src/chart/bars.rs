@@ -62,6 +62,21 @@ pub(crate) fn headline(groups: &[Group<'_>]) -> Vec<Figure> {
         .collect()
 }
 
+/// Three nodes on one machine: throughput.
+pub(crate) fn cluster(groups: &[Group<'_>]) -> Option<Figure> {
+    let spec = Spec {
+        slug: "cluster",
+        title: "Writes to a cluster: three nodes on one machine, three replicas",
+        has_ceiling: false,
+        reading: "Every record is stored by three processes that share one machine's processors and device, \
+            and is acknowledged once a majority has it (Kafka: all replicas in sync, two at least). The \
+            figures say what replication costs, not what three machines would do.",
+        ..THROUGHPUT
+    };
+    let rows = select(groups, |key| key.workload == "cluster" && key.offered_per_s == 0);
+    figure(&rows, Tier::PageCache, &spec)
+}
+
 /// Writes that wait for a flush of the device: one record in flight, and a window of them.
 pub(crate) fn synced(groups: &[Group<'_>]) -> Vec<Figure> {
     let windowed = Spec {

@@ -42,6 +42,27 @@ pub(crate) fn over_time(results: &Results, groups: &[Group<'_>]) -> Option<Figur
     })
 }
 
+/// A leader lost in the middle: a line a system.
+pub(crate) fn failover(results: &Results, groups: &[Group<'_>]) -> Option<Figure> {
+    let rows: Vec<&Group<'_>> = groups.iter().filter(|g| g.key.workload == "failover").collect();
+    let key = &rows.first()?.key;
+    let sketch = Sketch {
+        slug: "failover",
+        title: &format!("A leader is killed after 10 s: {} nodes on one machine, {}", key.nodes, pick::load(key)),
+        marks: "strong line: the median repeat, faint lines: the others",
+        x: Axis::linear("seconds since the first send", plain_label),
+        y: Axis::linear("acknowledged records per second, each 500 ms", number_label),
+        reading: "Records are offered at one steady rate. Where a line falls, nobody acknowledges; where it \
+            rises above the rate, what had piled up meanwhile is written.",
+    };
+    sketch.draw(&rows, Tier::PageCache, |all, _| {
+        let mut series: Vec<Series> =
+            pick::representatives(&all).into_iter().filter_map(|g| time_series(results, g)).collect();
+        set_markers(&mut series);
+        (series, None)
+    })
+}
+
 /// More producers: how throughput grows.
 pub(crate) fn over_producers(groups: &[Group<'_>]) -> Option<Figure> {
     let rows: Vec<&Group<'_>> = groups.iter().filter(|g| g.key.workload == "scaling").collect();

@@ -339,6 +339,7 @@ mod tests {
             settings: toml::Table::new(),
             tools: Tools::default(),
             endpoint: None,
+            nodes: 1,
         };
         let store = Forgetful::new(loses_ticket);
         let assignment = Assignment { producers: 1, topics: 3 };
