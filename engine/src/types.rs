@@ -1,4 +1,5 @@
-//! The small nouns that every layer shares: identifiers and the durability tier.
+//! The small nouns that every layer shares: identifiers, the durability tier, how many copies an
+//! acknowledgement waits for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,6 +37,52 @@ impl FromStr for Tier {
             "page-cache" => Ok(Tier::PageCache),
             "synced" => Ok(Tier::Synced),
             other => Err(format!("tier is `page-cache` or `synced`, not `{other}`")),
+        }
+    }
+}
+
+/// How many copies of a record an acknowledgement waits for.
+///
+/// It never waits for fewer than the write quorum, and recovery counts on no more than that: `All`
+/// only holds acknowledgements back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AckPolicy {
+    /// The write quorum: the fastest of the set decide.
+    #[default]
+    Quorum,
+    /// Every copy of the segment's set: the slowest decides, and one that is lost holds writes up
+    /// until the next segment is opened without it.
+    All,
+}
+
+impl AckPolicy {
+    /// Copies that must have stored a record of a set of `copies` with this write quorum.
+    pub fn needed(self, write_quorum: usize, copies: usize) -> usize {
+        match self {
+            AckPolicy::Quorum => write_quorum,
+            AckPolicy::All => write_quorum.max(copies),
+        }
+    }
+}
+
+impl fmt::Display for AckPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AckPolicy::Quorum => "quorum",
+            AckPolicy::All => "all",
+        })
+    }
+}
+
+impl FromStr for AckPolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "quorum" => Ok(AckPolicy::Quorum),
+            "all" => Ok(AckPolicy::All),
+            other => Err(format!("acks is `quorum` or `all`, not `{other}`")),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!              submitted                      progressed / stored
 //! store ──(a batch, before its write)──▶ Leading ◀──(acknowledgements of each copy)── streams
-//!                                          │ committed_tail(quorum), while the lease runs
+//!                                          │ committed_tail(needed), while the lease runs
 //!                                          ▼
 //!                                   Segment::commit ──▶ acks, readers
 //! ```
@@ -27,7 +27,8 @@ pub struct Leading {
     pub at: SegmentAt,
     /// Its set.
     pub replicas: Vec<Replica>,
-    write_quorum: usize,
+    /// Copies that must have a record before it is committed.
+    needed: usize,
     lease: Lease,
     /// The streams to the other nodes of the set, in the order of `Progress::copies`.
     streams: Vec<Arc<Outgoing>>,
@@ -87,11 +88,12 @@ impl std::fmt::Debug for Leading {
 }
 
 impl Leading {
-    /// A segment that is about to be opened. `streams` lead to the other nodes of the set.
+    /// A segment that is about to be opened. Its records are committed once `needed` copies have
+    /// them, the leader's included; `streams` lead to the other nodes of the set.
     pub fn new(
         at: SegmentAt,
         replicas: Vec<Replica>,
-        write_quorum: u32,
+        needed: usize,
         streams: Vec<Arc<Outgoing>>,
         lease: Lease,
     ) -> Self {
@@ -103,7 +105,7 @@ impl Leading {
             held: false,
             waiting_since: None,
         };
-        Leading { at, replicas, write_quorum: write_quorum as usize, lease, streams, progress: Mutex::new(progress) }
+        Leading { at, replicas, needed, lease, streams, progress: Mutex::new(progress) }
     }
 
     /// Tells the other nodes of the segment, before its first batch.
@@ -230,11 +232,11 @@ impl Leading {
         self.streams.iter().position(|stream| stream.node_id() == node_id)
     }
 
-    /// Commits what a quorum has, if the lease runs: the check after the write, before the
+    /// Commits what enough copies have, if the lease runs: the check after the write, before the
     /// acknowledgement.
     fn count(&self, progress: &mut Progress, segment: &Segment) {
         let copies = progress.copies.iter().map(|copy| copy.stored);
-        let tail = committed_tail(copies.chain([progress.stored_here]), self.write_quorum);
+        let tail = committed_tail(copies.chain([progress.stored_here]), self.needed);
         let before = segment.committed();
         if tail > before {
             progress.held = !self.lease.is_valid();

@@ -318,7 +318,8 @@ fn prepare(broker: &Arc<Broker>, topic: &Arc<Topic>, info: TopicInfo) -> Opening
     let (segment, leading) = if last.replicas.len() == 1 {
         (broker.store.create(spec), None)
     } else {
-        let leading = Leading::new(at, last.replicas.clone(), last.write_quorum, others, broker.lease.clone());
+        let needed = topic.config.acks.needed(last.write_quorum as usize, last.replicas.len());
+        let leading = Leading::new(at, last.replicas.clone(), needed, others, broker.lease.clone());
         let leading = Arc::new(leading);
         (broker.store.create_observed(spec, Arc::<Leading>::clone(&leading)), Some(leading))
     };

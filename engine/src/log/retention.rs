@@ -85,7 +85,7 @@ async fn trim(broker: &Broker, topic: &Topic, upto: u64) {
 mod tests {
     use super::*;
     use crate::metadata::state::{SegmentInfo, TopicConfig};
-    use crate::types::Tier;
+    use crate::types::{AckPolicy, Tier};
 
     fn segment(number: u64, phase: Phase) -> SegmentInfo {
         SegmentInfo {
@@ -110,6 +110,7 @@ mod tests {
             config: TopicConfig {
                 replicas: 1,
                 tier: Tier::PageCache,
+                acks: AckPolicy::Quorum,
                 segment_entries: 10,
                 segment_bytes: 1000,
                 retention_bytes,

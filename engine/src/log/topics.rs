@@ -76,6 +76,7 @@ pub async fn register(broker: &Broker, name: &str, settings: TopicSettings) -> R
     let config = TopicConfig {
         replicas: settings.replicas.unwrap_or(3),
         tier: settings.tier.unwrap_or(broker.config.tier),
+        acks: settings.acks.unwrap_or_default(),
         segment_entries: settings.segment_entries.unwrap_or(broker.config.segment_entries),
         segment_bytes: settings.segment_bytes.unwrap_or(broker.config.segment_bytes),
         retention_bytes: settings.retention_bytes,
@@ -97,6 +98,7 @@ fn check_settings(broker: &Broker, name: &str, settings: TopicSettings) -> Resul
         Some(
             same(settings.replicas.map(u64::from), config.replicas.into())
                 && settings.tier.is_none_or(|tier| tier == config.tier)
+                && settings.acks.is_none_or(|acks| acks == config.acks)
                 && same(settings.segment_entries, config.segment_entries)
                 && same(settings.segment_bytes, config.segment_bytes)
                 && same_limit(settings.retention_bytes, config.retention_bytes)

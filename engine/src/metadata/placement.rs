@@ -95,7 +95,7 @@ pub(super) fn recoverer(state: &State, live: &Live, at: SegmentAt) -> Option<Run
 mod tests {
     use super::*;
     use crate::metadata::state::{Closing, NodeInfo, TopicConfig};
-    use crate::types::{SegmentUid, Tier};
+    use crate::types::{AckPolicy, SegmentUid, Tier};
 
     fn state(nodes: u64) -> State {
         let mut state = State::default();
@@ -120,6 +120,7 @@ mod tests {
         let config = TopicConfig {
             replicas,
             tier: Tier::PageCache,
+            acks: AckPolicy::Quorum,
             segment_entries: 10,
             segment_bytes: 1000,
             retention_bytes: None,

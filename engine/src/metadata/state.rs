@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use super::command::{Closing, Command, CursorCommit, CursorMove, Outcome, Placement, SegmentAt};
-use crate::types::{SegmentUid, Tier};
+use crate::types::{AckPolicy, SegmentUid, Tier};
 
 /// Settings of a topic, fixed at its creation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct TopicConfig {
     pub replicas: u32,
     /// What an acknowledgement promises.
     pub tier: Tier,
+    /// How many copies it waits for.
+    #[serde(default)]
+    pub acks: AckPolicy,
     /// Records in a segment.
     pub segment_entries: u64,
     /// Bytes in a segment, batch headers included.
@@ -107,7 +110,8 @@ pub struct SegmentInfo {
     pub leader_run: u64,
     /// The copies, leader included.
     pub replicas: Vec<Replica>,
-    /// Copies that must store a record before it is acknowledged.
+    /// Copies that must store a record before it is acknowledged (with [`AckPolicy::All`] the others
+    /// as well); recovery counts on these.
     pub write_quorum: u32,
     /// Open, sealing or sealed.
     pub phase: Phase,

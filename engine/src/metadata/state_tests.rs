@@ -6,6 +6,7 @@ fn config() -> TopicConfig {
     TopicConfig {
         replicas: 1,
         tier: Tier::PageCache,
+        acks: AckPolicy::Quorum,
         segment_entries: 10,
         segment_bytes: 1000,
         retention_bytes: None,

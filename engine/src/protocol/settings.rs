@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::types::Tier;
+use crate::types::{AckPolicy, Tier};
 
 /// Settings that a `REGISTER` names; what is `None` is left to the broker's defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,6 +12,8 @@ pub struct TopicSettings {
     pub replicas: Option<u32>,
     /// Durability tier of acknowledgements.
     pub tier: Option<Tier>,
+    /// Copies that an acknowledgement waits for.
+    pub acks: Option<AckPolicy>,
     /// A segment is full once it holds this many records.
     pub segment_entries: Option<u64>,
     /// A segment is full once it holds this many bytes.
@@ -30,7 +32,7 @@ pub enum SettingError {
     NotAPair(String),
     /// No such key.
     #[error(
-        "there is no setting `{0}`; there are replicas, tier, segment_entries, segment_bytes, retention_bytes, retention_ms"
+        "there is no setting `{0}`; there are replicas, tier, acks, segment_entries, segment_bytes, retention_bytes, retention_ms"
     )]
     UnknownKey(String),
     /// The key came twice.
@@ -53,6 +55,7 @@ impl TopicSettings {
         match key {
             "replicas" => fill(&mut self.replicas, "replicas", positive(value)),
             "tier" => fill(&mut self.tier, "tier", Tier::from_str(value)),
+            "acks" => fill(&mut self.acks, "acks", AckPolicy::from_str(value)),
             "segment_entries" => fill(&mut self.segment_entries, "segment_entries", positive(value)),
             "segment_bytes" => fill(&mut self.segment_bytes, "segment_bytes", positive(value)),
             "retention_bytes" => fill(&mut self.retention_bytes, "retention_bytes", positive(value)),
@@ -67,6 +70,7 @@ impl fmt::Display for TopicSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         pair(f, "replicas", self.replicas)?;
         pair(f, "tier", self.tier)?;
+        pair(f, "acks", self.acks)?;
         pair(f, "segment_entries", self.segment_entries)?;
         pair(f, "segment_bytes", self.segment_bytes)?;
         pair(f, "retention_bytes", self.retention_bytes)?;

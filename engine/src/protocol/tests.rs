@@ -7,7 +7,7 @@ use super::frame::{PREFIX_BYTES, put_frame};
 use super::records::put_record;
 use super::reply::{Appended, Fetched, put_appended, put_fetched_head};
 use super::*;
-use crate::types::Tier;
+use crate::types::{AckPolicy, Tier};
 
 const MAX: usize = DEFAULT_MAX_FRAME_BYTES;
 
@@ -21,11 +21,14 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 
 fn settings() -> impl Strategy<Value = TopicSettings> {
     let tier = prop_oneof![Just(Tier::PageCache), Just(Tier::Synced)];
+    let acks = prop_oneof![Just(AckPolicy::Quorum), Just(AckPolicy::All)];
     let number = || prop::option::of(1..=u64::MAX);
-    (prop::option::of(1..=u32::MAX), prop::option::of(tier), number(), number(), number(), number()).prop_map(
-        |(replicas, tier, segment_entries, segment_bytes, retention_bytes, retention_ms)| TopicSettings {
+    let words = (prop::option::of(1..=u32::MAX), prop::option::of(tier), prop::option::of(acks));
+    (words, number(), number(), number(), number()).prop_map(
+        |((replicas, tier, acks), segment_entries, segment_bytes, retention_bytes, retention_ms)| TopicSettings {
             replicas,
             tier,
+            acks,
             segment_entries,
             segment_bytes,
             retention_bytes,

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use walrus_engine::metadata::state::{Command, Outcome, Placement, State, TopicConfig};
 use walrus_engine::metadata::{Metadata, MetadataError, Setup};
 use walrus_engine::peer::PeerListener;
-use walrus_engine::types::Tier;
+use walrus_engine::types::{AckPolicy, Tier};
 
 /// Longest wait for anything; reached only by a test that fails.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -138,6 +138,7 @@ pub fn create(name: &str) -> Command {
     let config = TopicConfig {
         replicas: 3,
         tier: Tier::PageCache,
+        acks: AckPolicy::Quorum,
         segment_entries: 10,
         segment_bytes: 1000,
         retention_bytes: None,

@@ -74,7 +74,7 @@ pub(crate) enum Command {
     Register {
         /// Name of the topic: A-Z a-z 0-9 . _ -
         topic: String,
-        /// replicas, tier (page-cache, synced), `segment_entries`, `segment_bytes`, `retention_bytes`, `retention_ms`
+        /// replicas, tier (page-cache, synced), acks (quorum, all), `segment_entries`, `segment_bytes`, `retention_bytes`, `retention_ms`
         #[arg(value_name = "KEY=VALUE")]
         settings: Vec<String>,
     },

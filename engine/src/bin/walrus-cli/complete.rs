@@ -11,10 +11,11 @@ use walrus_engine::protocol::Verb;
 use crate::shell::BUILTINS;
 
 /// Settings of `REGISTER`, as they are typed.
-pub(crate) const SETTINGS: [(&str, &str); 7] = [
+pub(crate) const SETTINGS: [(&str, &str); 8] = [
     ("replicas=", "copies of each segment"),
     ("tier=page-cache", "acknowledge once the kernel has it"),
     ("tier=synced", "acknowledge once it is flushed to the device"),
+    ("acks=all", "acknowledge once every copy has it, not only most"),
     ("segment_entries=", "records a segment holds"),
     ("segment_bytes=", "bytes a segment holds"),
     ("retention_bytes=", "drop the oldest segments above this size"),
