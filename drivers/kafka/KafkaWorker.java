@@ -173,6 +173,8 @@ public final class KafkaWorker {
         final String endpoint;
         final List<String> topics = new ArrayList<>();
         final int producers;
+        /** Brokers, with ids from 1. */
+        final int nodes;
         final long windowBytes;
         final boolean oneInFlight;
         final int bytesMin;
@@ -194,6 +196,7 @@ public final class KafkaWorker {
             endpoint = setup.required("endpoint").asText();
             setup.required("topics").forEach(name -> topics.add(name.asText()));
             producers = setup.required("producers").asInt();
+            nodes = setup.path("nodes").asInt(1);
             oneInFlight = setup.required("one_in_flight").asBoolean();
             windowBytes = oneInFlight ? 0 : setup.required("in_flight_bytes").asLong();
             bytesMin = job.required("record_bytes").required("min").asInt();
@@ -212,6 +215,7 @@ public final class KafkaWorker {
             endpoint = other.endpoint;
             topics.add(topic);
             producers = other.producers;
+            nodes = other.nodes;
             oneInFlight = false;
             windowBytes = 1 << 20;
             bytesMin = 64;
@@ -263,9 +267,22 @@ public final class KafkaWorker {
             return clientConfig;
         }
 
+        /** On a cluster, leaders go round, with the next brokers for the other two replicas. */
+        private NewTopic newTopic(String name, int index) {
+            if (nodes == 1) {
+                return new NewTopic(name, 1, (short) 1);
+            }
+            List<Integer> brokers = new ArrayList<>();
+            for (int next = 0; next < Math.min(nodes, 3); next++) {
+                brokers.add((index + next) % nodes + 1);
+            }
+            return new NewTopic(name, Map.of(0, brokers));
+        }
+
         void createTopics(List<String> names) throws Exception {
             try (Admin admin = Admin.create(clientConfig())) {
-                List<NewTopic> topics = names.stream().map(name -> new NewTopic(name, 1, (short) 1)).toList();
+                List<NewTopic> topics = new ArrayList<>();
+                names.forEach(name -> topics.add(newTopic(name, topics.size())));
                 for (var result : admin.createTopics(topics).values().values()) {
                     try {
                         result.get();

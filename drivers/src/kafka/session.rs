@@ -24,8 +24,8 @@ pub(super) struct KafkaSession {
     settings: Settings,
     topics: Vec<String>,
     producers: u32,
-    /// Copies of each record.
-    replicas: i32,
+    /// Brokers of the cluster, with ids from 1.
+    nodes: i32,
     /// librdkafka's producer instances, made at their first use; producer `i` uses `i % len`.
     instances: Mutex<Vec<Option<Arc<Instance>>>>,
 }
@@ -44,7 +44,7 @@ impl KafkaSession {
             settings,
             topics: setup.topics.clone(),
             producers: setup.producers,
-            replicas: setup.replicas().cast_signed(),
+            nodes: setup.nodes.cast_signed(),
             instances: Mutex::new(vec![None; instances]),
         })
     }
@@ -77,6 +77,14 @@ impl KafkaSession {
         config.create().map_err(|error| kafka_error("creating the admin client", &error))
     }
 
+    /// Brokers for the replicas of a topic, leader first, for one topic after the other: the same number
+    /// of leaders everywhere, which Kafka's own random choice would not give a handful of topics.
+    fn replica_sets(&self) -> Vec<Vec<i32>> {
+        let (nodes, replicas) = (self.nodes, self.nodes.min(3));
+        let set = |first: i32| (0..replicas).map(|next| (first + next) % nodes + 1).collect();
+        if nodes > 1 { (0..nodes).map(set).collect() } else { Vec::new() }
+    }
+
     fn instance(&self, id: u32) -> Result<Arc<Instance>, DriverError> {
         let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = id as usize % instances.len();
@@ -93,8 +101,15 @@ impl KafkaSession {
 impl Session for KafkaSession {
     fn create_topics(&self) -> Result<(), DriverError> {
         let admin = self.admin()?;
-        let wanted: Vec<NewTopic<'_>> =
-            self.topics.iter().map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(self.replicas))).collect();
+        let sets = self.replica_sets();
+        let assignments: Vec<[&[i32]; 1]> = sets.iter().map(|set| [&set[..]]).collect();
+        let wanted: Vec<NewTopic<'_>> = (self.topics.iter().enumerate())
+            .map(|(index, name)| {
+                let alone = TopicReplication::Fixed(1);
+                let spread = |sets: &'_ [[&'_ [i32]; 1]]| TopicReplication::Variable(&sets[index % sets.len()]);
+                NewTopic::new(name, 1, if assignments.is_empty() { alone } else { spread(&assignments) })
+            })
+            .collect();
         let options = AdminOptions::new().operation_timeout(Some(ADMIN_DEADLINE));
         let results =
             block_on(admin.create_topics(&wanted, &options)).map_err(|error| kafka_error("creating topics", &error))?;
@@ -178,8 +193,21 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::*;
     use crate::{Setup, Tier, Tools};
     use std::path::Path;
+
+    #[test]
+    fn leaders_are_spread_over_all_brokers() {
+        let sets = |nodes| {
+            let mut setup = setup(Path::new("/nowhere"));
+            setup.nodes = nodes;
+            setup.endpoint = Some("127.0.0.1:1".into());
+            KafkaSession::open(&setup).unwrap_or_else(|error| panic!("{error}")).replica_sets()
+        };
+        assert_eq!(sets(3), [vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2]]);
+        assert!(sets(1).is_empty());
+    }
 
     /// One producer, one topic, page-cache tier, nothing set.
     pub(crate) fn setup(data_dir: &Path) -> Setup {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use walrus_engine::client::{Client, ClientConfig, ClientError, PipelineConfig, Reader, ReaderConfig};
 use walrus_engine::protocol::TopicSettings;
-use walrus_engine::types;
+use walrus_engine::types::{self, AckPolicy};
 
 use super::CLIENT_SETTINGS;
 use super::producer::{Form, PipelineProducer};
@@ -38,10 +38,11 @@ impl ClientSession {
             Tier::Synced => types::Tier::Synced,
             Tier::PageCache | Tier::Memory => types::Tier::PageCache,
         };
+        let has_word = |wanted: &str| setup.variant.iter().any(|word| word == wanted);
         let append_bytes = settings.size("append_bytes", 256 << 10)?;
         let form = if setup.one_in_flight {
             Form::OneInFlight
-        } else if setup.variant.iter().any(|word| word == "append") {
+        } else if has_word("append") {
             Form::Append { batch_bytes: append_bytes }
         } else {
             Form::Put
@@ -53,9 +54,13 @@ impl ClientSession {
         Ok(ClientSession {
             nodes: endpoint.split(',').map(ClientConfig::new).collect(),
             topics: setup.topics.clone(),
-            topic_settings: TopicSettings { tier: Some(tier), ..TopicSettings::default() },
+            topic_settings: TopicSettings {
+                tier: Some(tier),
+                acks: has_word("all").then_some(AckPolicy::All),
+                ..TopicSettings::default()
+            },
             form,
-            route: if setup.variant.iter().any(|word| word == "direct") { Route::Leader } else { Route::Any },
+            route: if has_word("direct") { Route::Leader } else { Route::Any },
             pipeline,
             linger: Duration::from_micros(settings.number("linger_us", 0)?),
             fetch_bytes: settings.number("fetch_bytes", 1 << 20)?,

@@ -20,6 +20,8 @@ const NODE_ID_MASK: u64 = 0xffff;
 pub(super) struct Cluster {
     nodes: Vec<Node>,
     endpoint: String,
+    /// A leader that is to be killed has to lead Raft, too.
+    wants_raft_leader: bool,
 }
 
 struct Node {
@@ -50,7 +52,8 @@ impl Cluster {
             nodes.push(Node { launch: joining, child: Some(child), endpoint });
         }
         let endpoints: Vec<&str> = nodes.iter().map(|node| node.endpoint.as_str()).collect();
-        let cluster = Cluster { endpoint: endpoints.join(","), nodes };
+        let wants_raft_leader = setup.variant.iter().any(|word| word == "raft");
+        let cluster = Cluster { endpoint: endpoints.join(","), nodes, wants_raft_leader };
         cluster.wait_healthy()?;
         Ok(cluster)
     }
@@ -64,6 +67,20 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+}
+
+impl Cluster {
+    /// Id of the node that leads the topic, as any node says; for `raft`, of the one that leads Raft.
+    fn leader_of(&self, topic: &str) -> Option<u64> {
+        let id = if self.wants_raft_leader {
+            let told = |node: &Node| node.ask(|client| Some(client.metrics().ok()?.to_owned()));
+            self.nodes.iter().find_map(|node| told(node)?["current_leader"].as_u64())
+        } else {
+            let told = |node: &Node| node.ask(|client| Some(client.state(topic).ok()?.to_owned()));
+            self.nodes.iter().find_map(|node| told(node)?["leader_node"].as_u64())
+        };
+        id.map(|id| id & NODE_ID_MASK)
     }
 }
 
@@ -98,9 +115,7 @@ impl Server for Cluster {
     }
 
     fn kill_leader_of(&mut self, topic: &str) -> Result<(), DriverError> {
-        let state = self.nodes.iter().find_map(|node| node.ask(|client| Some(client.state(topic).ok()?.to_owned())));
-        let leader = state.and_then(|state| Some(state["leader_node"].as_u64()? & NODE_ID_MASK));
-        let node = leader.and_then(|leader| self.nodes.get_mut(leader.checked_sub(1)? as usize));
+        let node = self.leader_of(topic).and_then(|leader| self.nodes.get_mut(leader.checked_sub(1)? as usize));
         let child = node.and_then(|node| node.child.take());
         child.map_or_else(|| Err(DriverError::System(format!("nobody leads {topic}"))), |mut child| child.kill())
     }

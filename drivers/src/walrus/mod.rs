@@ -1,9 +1,13 @@
 //! Our broker over TCP: the shipped `walrus` binary as a process of its own.
 //!
 //! Variants: `put` (one record a request, pipelined) and `append` (records of a topic coalesced
-//! into `APPEND` batches). On a cluster `put` talks to any node, and `put-direct` to the node that leads
-//! the topic, which it learns from `STATE`, as Kafka's clients do from metadata. Settings: `server`, a table of the binary's own flags without dashes,
-//! and those of the client, listed in [`CLIENT_SETTINGS`].
+//! into `APPEND` batches). On a cluster `put` talks to any node, and `put-direct` to the node that
+//! leads the topic, which it learns from `STATE`, as Kafka's clients do from metadata. With `all`,
+//! every replica must have a record before it is acknowledged (`acks=all` at `REGISTER`), not only
+//! most of them. `raft` is for runs in which a leader is killed: it is a node that leads Raft, too.
+//!
+//! Settings: `server`, a table of the binary's own flags without dashes, and those of the client,
+//! listed in [`CLIENT_SETTINGS`].
 
 mod client;
 mod cluster;

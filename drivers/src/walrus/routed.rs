@@ -13,6 +13,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 /// Rounds over all nodes before the producer gives up, and the pause after each.
 const ROUNDS: u32 = 600;
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
+/// Longest wait for what is in flight at a node before a topic leaves it.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest look at one connection while others have requests in flight, too.
 const SHORT_WAIT: Duration = Duration::from_millis(1);
 
@@ -25,7 +27,8 @@ pub(super) enum Route {
     Leader,
 }
 
-/// Sends `PUT`s. What was in flight on a connection that fails is reported as not acknowledged, and
+/// Sends `PUT`s. A topic goes to another node only once everything of it that was in flight is
+/// settled, so that nothing overtakes what was sent before. What was in flight on a connection that fails is reported as not acknowledged, and
 /// never sent again.
 pub(super) struct RoutedProducer<'s> {
     nodes: Vec<ClientConfig>,
@@ -34,6 +37,8 @@ pub(super) struct RoutedProducer<'s> {
     route: Route,
     /// Node that a topic's records go to; `None`: to be found out.
     target: Vec<Option<usize>>,
+    /// Topics whose node has refused a record: another one may lead now.
+    doubted: Vec<bool>,
     lanes: Vec<Lane>,
     /// Where to look next.
     next: usize,
@@ -62,6 +67,7 @@ impl<'s> RoutedProducer<'s> {
         Ok(RoutedProducer {
             lanes: nodes.iter().map(|_| Lane::default()).collect(),
             target: vec![None; topics.len()],
+            doubted: vec![false; topics.len()],
             next: id as usize % nodes.len(),
             nodes,
             config,
@@ -73,6 +79,11 @@ impl<'s> RoutedProducer<'s> {
 
     /// The lane for this topic, connected.
     fn lane(&mut self, topic: usize) -> Result<usize, DriverError> {
+        if std::mem::take(&mut self.doubted[topic])
+            && let Some(node) = self.target[topic].take()
+        {
+            self.settle_all(node);
+        }
         for round in 0..ROUNDS * self.nodes.len() as u32 {
             let node = match self.target[topic] {
                 Some(node) => node,
@@ -109,6 +120,18 @@ impl<'s> RoutedProducer<'s> {
         if self.route == Route::Leader { leader().unwrap_or(self.next) } else { self.next }
     }
 
+    /// Waits until nothing is in flight at this node.
+    fn settle_all(&mut self, node: usize) {
+        let mut acks = std::mem::take(&mut self.settled);
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        while !self.lanes[node].in_flight.is_empty() {
+            if Instant::now() > deadline || self.lanes[node].exchange(ROUND_PAUSE, &mut acks).is_err() {
+                self.give_up(node, &mut acks);
+            }
+        }
+        self.settled = acks;
+    }
+
     /// After a failure: what was in flight there is lost to us, and topics look for another node.
     fn give_up(&mut self, node: usize, acks: &mut Vec<Ack>) {
         let lane = &mut self.lanes[node];
@@ -135,7 +158,10 @@ impl<'s> RoutedProducer<'s> {
             match self.lanes[node].receive(wait, acks) {
                 Ok(false) => {}
                 // A refusal: another node may lead now.
-                Ok(true) => self.target.iter_mut().filter(|t| **t == Some(node)).for_each(|target| *target = None),
+                Ok(true) => {
+                    let here = self.doubted.iter_mut().zip(&self.target).filter(|(_, target)| **target == Some(node));
+                    here.for_each(|(doubted, _)| *doubted = true);
+                }
                 Err(_) => self.give_up(node, acks),
             }
         }
@@ -143,6 +169,12 @@ impl<'s> RoutedProducer<'s> {
 }
 
 impl Lane {
+    /// Writes what waits and takes what has come.
+    fn exchange(&mut self, wait: Duration, acks: &mut Vec<Ack>) -> Result<bool, ClientError> {
+        self.pipeline.as_mut().map_or(Ok(()), Pipeline::flush)?;
+        self.receive(wait, acks)
+    }
+
     /// Says whether something was refused.
     fn receive(&mut self, wait: Duration, acks: &mut Vec<Ack>) -> Result<bool, ClientError> {
         let Lane { pipeline, in_flight } = self;

@@ -211,10 +211,13 @@ async fn next_locked(
         // What retention removed is skipped: it is gone for every reader. Past the tail a cursor
         // can only be if a crash of the machine took records that it had delivered.
         let from = position.at.offset.clamp(first, tail.max(first));
-        let read = reader::read_anywhere(broker, topic, from, u64::MAX, READ_AHEAD_BYTES).await?;
-        if read.count == 0 {
-            return Ok(None);
-        }
+        let read = match reader::read_anywhere(broker, topic, from, u64::MAX, READ_AHEAD_BYTES).await {
+            Ok(read) if read.count > 0 => read,
+            Ok(_) => return Ok(None),
+            // `from` was in range: a segment that is just being closed has its end here for a moment.
+            Err(refusal) if refusal.code == ErrorCode::OffsetOutOfRange => return Ok(None),
+            Err(refusal) => return Err(refusal),
+        };
         position.at.offset = from;
         position.ahead = read.chunks.into();
     }
