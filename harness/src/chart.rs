@@ -60,6 +60,7 @@ pub fn draw(results: &Results) -> Result<Vec<Chart>, ReportError> {
     figures.extend(bars::cpu(&groups));
     figures.extend(bars::cluster(&groups));
     figures.extend(curves::failover(results, &groups));
+    figures.extend(bars::failover(&groups));
     figures.iter().map(chart).collect()
 }
 

@@ -137,6 +137,7 @@ pub fn table(comparison: &Comparison) -> String {
     let show = |d: &Difference, v: f64| match d.measure {
         Measure::RecordsPerS => format!("{}/s", human(v)),
         Measure::P99Us => format!("p99 {}", human_us(v)),
+        Measure::GapMs => format!("{v:.0} ms without writes"),
     };
     let heads = ["work", "system", "before", "after", "ratio (min–max)", "verdict"];
     let mut rows = vec![heads.map(str::to_owned)];

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! results/<run>/summary.csv      one row per run             SummaryRow
-//!              throughput.csv    one row each 500 ms         ThroughputRow
+//!              throughput.csv    one row each 500 ms         ThroughputRow (failover: 100 ms)
 //!              latency.csv       one row per percentile      LatencyRow
 //!              env.json          the machine and versions    provenance.rs
 //! ```
@@ -145,6 +145,11 @@ impl SummaryRow {
             self.marks.push(' ');
         }
         self.marks.push_str(mark);
+    }
+
+    /// The number behind this word in `marks`, as in `gap_ms=1200`.
+    pub fn mark_value(&self, word: &str) -> Option<f64> {
+        self.marks.split(' ').find_map(|mark| mark.strip_prefix(word)?.strip_prefix('=')?.parse().ok())
     }
 
     /// Does `marks` hold this word (the part before `=`)?

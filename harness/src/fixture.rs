@@ -152,6 +152,7 @@ pub fn full() -> Fixture {
         });
         f.curve(from);
     }
+    cluster(&mut f);
     synced(&mut f);
     curves(&mut f);
     latency(&mut f);
@@ -165,6 +166,24 @@ pub fn full() -> Fixture {
         row.error = "lost 3 acknowledged records <of topic 2>".into();
     });
     f
+}
+
+fn cluster(f: &mut Fixture) {
+    let rows = [("walrus", "put-tuned", 250e3), ("walrus", "put-all-tuned", 220e3), ("kafka", "tuned", 110e3)];
+    for (system, variant, per_s) in rows {
+        f.add(&plain_row("cluster", system, variant, per_s), |row| (row.nodes, row.replicas) = (3, 3));
+        let open = |row: &mut SummaryRow| {
+            (row.nodes, row.replicas) = (3, 3);
+            (row.load_mode, row.offered_per_s, row.records_per_s) = (LoadMode::Open, Some(10e3), 10e3);
+        };
+        f.add(&plain_row("cluster", system, variant, per_s), open);
+        let from = f.summary.len();
+        f.add(&plain_row("failover", system, variant, per_s), |row| {
+            open(row);
+            row.marks = format!("gap_ms={}", if system == "kafka" { 4000 } else { 1500 });
+        });
+        f.curve(from);
+    }
 }
 
 fn synced(f: &mut Fixture) {

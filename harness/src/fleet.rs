@@ -113,6 +113,7 @@ impl Fleet {
             payload_bytes: None,
             rate_per_s: None,
             tail: false,
+            kill_at_s: None,
             ..load.clone()
         };
         let command = system.worker_command(&setup)?;

@@ -88,12 +88,53 @@ pub struct Schedule {
     rate_per_s: f64,
     /// Records due earlier than this after the start are not timed.
     pub warmup: Duration,
+    /// When a node is killed, after the start.
+    pub kill_at: Option<Duration>,
+}
+
+/// How long each topic of a lane was without an acknowledgement.
+#[derive(Debug)]
+struct Pauses {
+    /// Pauses that end earlier do not count.
+    after: Instant,
+    acked_at: Vec<Instant>,
+    longest: Duration,
+}
+
+impl Pauses {
+    fn new(start: Instant, after: Duration, topics: usize) -> Pauses {
+        Pauses { after: start + after, acked_at: vec![start; topics], longest: Duration::ZERO }
+    }
+
+    /// Tickets `first..end` are acknowledged.
+    fn acked(&mut self, first: u64, end: u64, now: Instant) {
+        let topics = self.acked_at.len() as u64;
+        for ticket in first..end.min(first + topics) {
+            self.ended((ticket % topics) as usize, now);
+        }
+    }
+
+    fn ended(&mut self, slot: usize, now: Instant) {
+        let pause = now.saturating_duration_since(self.acked_at[slot]);
+        if now > self.after {
+            self.longest = self.longest.max(pause);
+        }
+        self.acked_at[slot] = self.acked_at[slot].max(now);
+    }
+
+    /// A topic that is silent at the end of the load has been so until then.
+    fn finish(mut self, end: Option<Instant>) -> Duration {
+        if let Some(end) = end {
+            (0..self.acked_at.len()).for_each(|slot| self.ended(slot, end));
+        }
+        self.longest
+    }
 }
 
 impl Schedule {
     /// All producers together offer `rate_per_s`; they take turns.
     pub fn new(start: Instant, producers: u32, rate_per_s: f64, warmup: Duration) -> Schedule {
-        Schedule { start, producers, rate_per_s, warmup }
+        Schedule { start, producers, rate_per_s, warmup, kill_at: None }
     }
 
     /// When `producer` should send its record number `ticket`, counted from the start.
@@ -127,6 +168,8 @@ pub struct LaneResult {
     pub lateness: Latencies,
     /// When the last acknowledgement came.
     pub last_ack: Instant,
+    /// The longest time that one of its topics was without an acknowledgement, if a node was killed.
+    pub longest_pause: Option<Duration>,
 }
 
 /// One producer: makes records, hands them to the driver, collects acknowledgements.
@@ -148,6 +191,7 @@ pub struct Lane {
     latencies: Latencies,
     lateness: Latencies,
     last_ack: Instant,
+    pauses: Option<Pauses>,
 }
 
 impl Lane {
@@ -171,6 +215,7 @@ impl Lane {
             latencies: Latencies::default(),
             lateness: Latencies::default(),
             last_ack: Instant::now(),
+            pauses: None,
         }
     }
 
@@ -239,6 +284,7 @@ impl Lane {
         limit: &Limit,
         progress: &Progress,
     ) -> Result<LaneResult, DriverError> {
+        self.pauses = schedule.kill_at.map(|after| Pauses::new(schedule.start, after, self.checkers.len()));
         loop {
             let mut now = Instant::now();
             if limit.is_over(now) {
@@ -309,6 +355,9 @@ impl Lane {
                 self.acked_records += ack.count;
                 self.acked_bytes += bytes;
                 self.time(ack.first_ticket, end, now, schedule);
+                if let Some(pauses) = &mut self.pauses {
+                    pauses.acked(ack.first_ticket, end, now);
+                }
             }
         }
         self.last_ack = now;
@@ -343,6 +392,7 @@ impl Lane {
             latencies: self.latencies,
             lateness: self.lateness,
             last_ack: self.last_ack,
+            longest_pause: self.pauses.map(|pauses| pauses.finish(limit.deadline)),
         })
     }
 }
@@ -424,6 +474,21 @@ mod tests {
         assert_eq!(result.refused, 1);
         assert!(!acks::contains(&result.claim.acked, 10));
         assert_eq!(acks::count(&result.claim.acked), result.claim.sent - 1);
+    }
+
+    #[test]
+    fn a_topic_without_acknowledgements_is_noticed_beside_those_that_have_them() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let mut pauses = Pauses::new(start, Duration::from_millis(100), 2);
+        pauses.acked(0, 2, at(90));
+        // Topic 1 is silent from 90 to 400, topic 0 is not.
+        (100..400).step_by(10).for_each(|ms| pauses.acked(2, 3, at(ms)));
+        assert!(pauses.longest <= Duration::from_millis(10));
+        pauses.acked(3, 4, at(400));
+        assert_eq!(pauses.longest, Duration::from_millis(310));
+        // Topic 0 never comes back.
+        assert_eq!(pauses.finish(Some(at(900))), Duration::from_millis(510));
     }
 
     #[test]

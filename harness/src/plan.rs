@@ -7,8 +7,10 @@ use crate::profile::{self, BlockTable, Profile, RowName};
 use crate::wire::Load;
 use crate::workload::{self, Case, Kind};
 
-/// Length of a failover run: the leader is killed in its middle.
-pub const FAILOVER_S: f64 = 20.0;
+/// Length of a failover run in seconds: long enough for a broker whose session lasts 9 s.
+pub const FAILOVER_S: f64 = 30.0;
+/// When its leader is killed, in seconds.
+pub const KILL_AT_S: f64 = 10.0;
 
 /// What the user asked for on the command line.
 #[derive(Debug, Clone, Default)]
@@ -91,6 +93,7 @@ impl Plan {
             rate_per_s: case.rate_per_s,
             warmup_s: if case.rate_per_s.is_some() { profile.open_warmup_s } else { 0.0 },
             tail: case.kind == Kind::Tail,
+            kill_at_s: (case.kind == Kind::Failover).then_some(KILL_AT_S),
         }
     }
 }

@@ -16,6 +16,9 @@ const DESCRIPTORS_MIN: u64 = 16_384;
 /// Memory that systems and clients take beside the page cache.
 const MEMORY_BYTES_MIN: u64 = 3 << 30;
 
+/// What each broker of a Kafka cluster takes: a heap of 512 MB, and as much again beside it.
+const BROKER_BYTES: u64 = 1 << 30;
+
 /// Something that is in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -60,7 +63,9 @@ fn disk(estimate: &Estimate, dir: &Path) -> Option<Finding> {
 
 fn memory(plan: &Plan) -> Option<Finding> {
     let available = proc::meminfo_bytes("MemAvailable");
-    let needed = MEMORY_BYTES_MIN + plan.burst_bytes;
+    let brokers = plan.blocks.iter().filter(|block| block.rows.iter().any(|row| row.system.starts_with("kafka")));
+    let more_brokers = brokers.map(|block| u64::from(block.case.nodes - 1)).max().unwrap_or(0);
+    let needed = MEMORY_BYTES_MIN + plan.burst_bytes + more_brokers * BROKER_BYTES;
     (available < needed).then(|| {
         warning(format!(
             "{:.1} GB of memory are available, {:.1} GB are wanted; close other programs",

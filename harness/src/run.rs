@@ -19,7 +19,6 @@ use crate::fleet::{self, Fleet, Running};
 use crate::latency;
 use crate::machine;
 use crate::meter::{Meter, Reading};
-use crate::plan::FAILOVER_S;
 use crate::proc::Device;
 use crate::profile::RowName;
 use crate::settings;
@@ -146,7 +145,8 @@ fn attempt(env: &Env, fleet: &mut Fleet, task: &Task, outcome: &mut Outcome) -> 
     match server {
         Some(server) => {
             let running = Running { key, server, data_dir, warmup_s };
-            fleet.give_back(running, &run.setup, run.system, task.kill)
+            let is_cold = task.kill || task.case.kind == Kind::Failover;
+            fleet.give_back(running, &run.setup, run.system, is_cold)
         }
         None => Ok(()),
     }
@@ -164,9 +164,11 @@ fn setup(env: &Env, task: &Task) -> Result<Setup, RunError> {
     // The networked ceiling is driven by our client, with our client's settings.
     let is_networked_raw = task.row.system == "raw" && task.row.deployment == Deployment::Networked;
     let whose = if is_networked_raw { "walrus" } else { &task.row.system };
+    let mut words = variant.clone();
+    words.extend((task.case.nodes > 1).then(|| "cluster".to_owned()));
     let mut settings = match env.settings_override.as_ref().or(best_raw) {
         Some(table) => table.clone(),
-        None => settings::for_row(env.settings_dir.as_deref(), whose, &variant, task.case.tier, is_latency)
+        None => settings::for_row(env.settings_dir.as_deref(), whose, &words, task.case.tier, is_latency)
             .map_err(|error| RunError::System(error.to_string()))?,
     };
     if is_networked_raw {
@@ -248,7 +250,11 @@ impl Run<'_> {
         let mut meter = self.go(&mut worker, server.as_deref())?;
         let mut scrap = Outcome { summary: outcome.summary.clone(), throughput: Vec::new(), latencies: Vec::new() };
         let fault = (self.task.case.kind == Kind::Failover).then_some(server.as_mut()).flatten();
-        let fault = fault.map(|server| Fault { server: server.as_mut(), topic: &self.setup.topics[0] });
+        let fault = fault.zip(self.task.load.kill_at_s).map(|(server, at_s)| Fault {
+            server: server.as_mut(),
+            topic: &self.setup.topics[0],
+            at_ms: (at_s * 1e3) as u64,
+        });
         let drained = watch(&worker, &mut meter, &mut outcome.throughput, &self.task.run_id, fault)?;
         let mut reading = meter.read();
         let mut settle_s = 0.0;
@@ -343,6 +349,9 @@ impl Run<'_> {
         if drained.refused > 0 {
             row.add_mark(&format!("refused={}", drained.refused));
         }
+        if let Some(ms) = drained.longest_pause_ms {
+            row.add_mark(&format!("gap_ms={ms:.0}"));
+        }
         if let Some(late) = latency::at(&drained.lateness_us, 99.0) {
             row.add_mark(&format!("late_p99_us={late:.0}"));
         }
@@ -391,6 +400,7 @@ fn is_unprovable(row: &RowName) -> bool {
 struct Fault<'a> {
     server: &'a mut dyn Server,
     topic: &'a str,
+    at_ms: u64,
 }
 
 /// Collects samples until the worker has drained.
@@ -405,9 +415,7 @@ fn watch(
         match worker.hear(PATIENCE, "it was under load")? {
             Event::Sample { t_ms, records, bytes } => {
                 meter.sample();
-                if t_ms as f64 >= FAILOVER_S * 500.0
-                    && let Some(Fault { server, topic }) = fault.take()
-                {
+                if let Some(Fault { server, topic, .. }) = fault.take_if(|fault| t_ms >= fault.at_ms) {
                     server.kill_leader_of(topic)?;
                 }
                 curve.push(ThroughputRow {

@@ -2,7 +2,7 @@
 //!
 //! A row uses `[vanilla]` if its variant says so, else `[latency]` in an open loop, `[synced]` in
 //! the synced tier, and `[tuned]` otherwise. A table inside it that is named after another word of
-//! the variant (`[tuned.batch]`) is laid over it.
+//! the variant (`[tuned.batch]`) is laid over it; `[tuned.cluster]` on a cluster.
 
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,7 @@ fn lay_over(mut table: toml::Table, variant: &[String]) -> toml::Table {
         }
     }
     // Tables for words that this variant does not have.
-    for word in ["put", "append", "batch", "idempotent", "fd", "mmap"] {
+    for word in ["put", "append", "batch", "idempotent", "fd", "mmap", "cluster", "session"] {
         if table.get(word).is_some_and(toml::Value::is_table) {
             table.remove(word);
         }

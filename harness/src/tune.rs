@@ -105,6 +105,7 @@ fn trial_task(workload: &str, case: &Case, row: RowName, seconds: f64) -> Task {
             rate_per_s: case.rate_per_s,
             warmup_s: if case.rate_per_s.is_some() { seconds / 4.0 } else { 0.0 },
             tail: false,
+            kill_at_s: None,
         },
         marks: Vec::new(),
     }

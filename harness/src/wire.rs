@@ -59,6 +59,10 @@ pub struct Load {
     pub warmup_s: f64,
     /// Also read all topics at their tails, and take the latency at the reader.
     pub tail: bool,
+    /// A node is killed after so many seconds: samples come each 100 ms, and the longest time without
+    /// an acknowledgement of one topic that ends later is told.
+    #[serde(default)]
+    pub kill_at_s: Option<f64>,
 }
 
 /// A line that a worker writes.
@@ -67,7 +71,7 @@ pub struct Load {
 pub enum Event {
     /// Everything is open and prepared; waiting for `go`.
     Ready,
-    /// Each 500 ms, cumulative.
+    /// Each 500 ms (100 ms when a node is to be killed), cumulative.
     Sample {
         /// Milliseconds since `go`.
         t_ms: u64,
@@ -115,6 +119,9 @@ pub struct Drained {
     /// (percentile 0–100, µs) of the latency of the acknowledged records.
     #[serde(default)]
     pub latency_us: Vec<(f64, f64)>,
+    /// With `kill_at_s`: the longest time that a producer's topic was without an acknowledgement.
+    #[serde(default)]
+    pub longest_pause_ms: Option<f64>,
     /// Open loop: how late the generator itself was, the same way.
     #[serde(default)]
     pub lateness_us: Vec<(f64, f64)>,

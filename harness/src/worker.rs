@@ -59,6 +59,8 @@ use crate::wire::{Event, Job, Spec};
 
 /// Time between two samples.
 pub const SAMPLE_EVERY: Duration = Duration::from_millis(500);
+/// The same when a node is killed meanwhile.
+const SAMPLE_OFTEN: Duration = Duration::from_millis(100);
 
 /// Why a worker gave up.
 #[derive(Debug, thiserror::Error)]

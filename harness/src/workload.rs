@@ -21,7 +21,7 @@ use crate::csv::LoadMode;
 use crate::record::RecordBytes;
 
 /// Every workload that is built in.
-const TEXTS: [(&str, &str); 9] = [
+const TEXTS: [(&str, &str); 10] = [
     ("writes-burst", include_str!("../workloads/writes-burst.toml")),
     ("writes", include_str!("../workloads/writes.toml")),
     ("writes-synced", include_str!("../workloads/writes-synced.toml")),
@@ -31,6 +31,7 @@ const TEXTS: [(&str, &str); 9] = [
     ("read", include_str!("../workloads/read.toml")),
     ("cluster", include_str!("../workloads/cluster.toml")),
     ("failover", include_str!("../workloads/failover.toml")),
+    ("failover-1000", include_str!("../workloads/failover-1000.toml")),
 ];
 
 /// What a case measures, and so when it ends.
@@ -47,7 +48,7 @@ pub enum Kind {
     Volume,
     /// Open loop over the profile's `open_s`.
     Open,
-    /// Open loop over 20 s, in which the leader of the first topic is killed after 10 s.
+    /// Open loop over 30 s, in which the leader of the first topic is killed after 10 s.
     Failover,
     /// Open loop, timed at readers that follow the tail.
     Tail,

@@ -105,9 +105,11 @@ impl Session for KafkaSession {
         let assignments: Vec<[&[i32]; 1]> = sets.iter().map(|set| [&set[..]]).collect();
         let wanted: Vec<NewTopic<'_>> = (self.topics.iter().enumerate())
             .map(|(index, name)| {
-                let alone = TopicReplication::Fixed(1);
-                let spread = |sets: &'_ [[&'_ [i32]; 1]]| TopicReplication::Variable(&sets[index % sets.len()]);
-                NewTopic::new(name, 1, if assignments.is_empty() { alone } else { spread(&assignments) })
+                let replication = match assignments.len() {
+                    0 => TopicReplication::Fixed(1),
+                    sets => TopicReplication::Variable(&assignments[index % sets]),
+                };
+                NewTopic::new(name, 1, replication)
             })
             .collect();
         let options = AdminOptions::new().operation_timeout(Some(ADMIN_DEADLINE));

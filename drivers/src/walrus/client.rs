@@ -76,7 +76,7 @@ impl ClientSession {
         let mut answers = self.nodes.iter().map(|node| Client::with_config(node.clone()));
         // There is at least one node: a list is never empty after `split`.
         let first = answers.next().unwrap_or_else(|| Client::connect(""));
-        answers.fold(first, |found, next| found.or(next))
+        answers.fold(first, Result::or)
     }
 
     /// First offset that is not yet acknowledged, from `STATE`.
@@ -100,7 +100,7 @@ impl Session for ClientSession {
 
     fn producer(&self, id: u32) -> Result<Box<dyn Producer + '_>, DriverError> {
         if self.nodes.len() > 1 {
-            return Ok(Box::new(RoutedProducer::new(&self.nodes, self.pipeline, &self.topics, self.route, id)?));
+            return Ok(Box::new(RoutedProducer::new(&self.nodes, self.pipeline, &self.topics, self.route, id)));
         }
         let producer = PipelineProducer::connect(&self.nodes[0], self.pipeline, &self.topics, self.form, self.linger);
         Ok(Box::new(producer.map_err(failed)?))

@@ -61,10 +61,10 @@ impl<'s> RoutedProducer<'s> {
         topics: &'s [String],
         route: Route,
         id: u32,
-    ) -> Result<Self, DriverError> {
+    ) -> Self {
         let nodes = nodes.iter().map(|node| ClientConfig { connect_timeout: CONNECT_TIMEOUT, ..node.clone() });
         let nodes: Vec<ClientConfig> = nodes.collect();
-        Ok(RoutedProducer {
+        RoutedProducer {
             lanes: nodes.iter().map(|_| Lane::default()).collect(),
             target: vec![None; topics.len()],
             doubted: vec![false; topics.len()],
@@ -74,7 +74,7 @@ impl<'s> RoutedProducer<'s> {
             topics,
             route,
             settled: Vec::new(),
-        })
+        }
     }
 
     /// The lane for this topic, connected.

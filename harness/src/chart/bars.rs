@@ -62,19 +62,64 @@ pub(crate) fn headline(groups: &[Group<'_>]) -> Vec<Figure> {
         .collect()
 }
 
-/// Three nodes on one machine: throughput.
-pub(crate) fn cluster(groups: &[Group<'_>]) -> Option<Figure> {
-    let spec = Spec {
+/// Three nodes on one machine: latency and cost at one rate, then throughput.
+pub(crate) fn cluster(groups: &[Group<'_>]) -> Vec<Figure> {
+    let latency = Spec {
+        slug: "cluster-latency",
+        title: "Latency of writes to a cluster: three nodes on one machine, three replicas",
+        y_label: "99th percentile of latency, from the intended send",
+        better: "lower is better",
+        format: human_us,
+        value: |row| row.p99_us,
+        has_ceiling: false,
+        reading: "Records are offered at one rate that all keep up with, and timed from when each should \
+            have been sent to its acknowledgement.",
+        ..THROUGHPUT
+    };
+    let cost = Spec {
+        slug: "cluster-cpu",
+        title: "CPU time per million records at one rate: three nodes on one machine, three replicas",
+        ..CPU
+    };
+    let throughput = Spec {
         slug: "cluster",
         title: "Writes to a cluster: three nodes on one machine, three replicas",
         has_ceiling: false,
         reading: "Every record is stored by three processes that share one machine's processors and device, \
             and is acknowledged once a majority has it (Kafka: all replicas in sync, two at least). The \
-            figures say what replication costs, not what three machines would do.",
+            figures say what replication costs, not what three machines would do. `direct`: the client \
+            sends to the node that leads, as Kafka's does; `all`: all three replicas must have a record.",
         ..THROUGHPUT
     };
-    let rows = select(groups, |key| key.workload == "cluster" && key.offered_per_s == 0);
-    figure(&rows, Tier::PageCache, &spec)
+    [(true, latency), (true, cost), (false, throughput)]
+        .iter()
+        .filter_map(|(is_open, spec)| {
+            let rows = select(groups, |key| key.workload == "cluster" && (key.offered_per_s > 0) == *is_open);
+            figure(&rows, Tier::PageCache, spec)
+        })
+        .collect()
+}
+
+/// After a leader was killed: how long a topic was without it.
+pub(crate) fn failover(groups: &[Group<'_>]) -> Vec<Figure> {
+    let few = Spec {
+        slug: "failover-gap",
+        title: "A leader is killed: the longest time that a topic takes no writes",
+        y_label: "seconds without an acknowledged write",
+        better: "lower is better",
+        format: three_digits,
+        value: |row| Some(row.mark_value("gap_ms")? / 1e3),
+        has_ceiling: false,
+        reading: "Of all topics the one that waits longest, from its last acknowledgement before to its \
+            first one after. Kafka notices a lost broker after 9 s as shipped; `session`: after 1 s, as \
+            long as a lease of Walrus lasts. `raft`: the killed node leads Raft, too.",
+        ..THROUGHPUT
+    };
+    let many = Spec { slug: "failover-1000-gap", ..few };
+    [("failover", few), ("failover-1000", many)]
+        .iter()
+        .filter_map(|(name, spec)| figure(&select(groups, |key| key.workload == *name), Tier::PageCache, spec))
+        .collect()
 }
 
 /// Writes that wait for a flush of the device: one record in flight, and a window of them.
@@ -144,26 +189,27 @@ pub(crate) fn read(groups: &[Group<'_>]) -> Vec<Figure> {
 
 /// What a million records cost in CPU time.
 pub(crate) fn cpu(groups: &[Group<'_>]) -> Option<Figure> {
-    let spec = Spec {
-        slug: "cpu",
-        title: "CPU time per million records",
-        y_label: "CPU seconds per million records",
-        better: "lower is better",
-        format: three_digits,
-        value: |row| {
-            let server = row.cpu_s_per_million_server;
-            Some(row.cpu_s_per_million_client? + server.unwrap_or(0.0))
-        },
-        lower_part: |row| row.cpu_s_per_million_server.and(row.cpu_s_per_million_client),
-        has_ceiling: false,
-        note: "Pale: the client; strong: the server. An embedded system is in its client's process.",
-        reading: "What is left of the machine for other work. Taken from the processes' own \
-            accounts during the writes shown; the kernel's background writing is in neither.",
-    };
     ["writes", "writes-burst"]
         .into_iter()
-        .find_map(|name| figure(&select(groups, |key| key.workload == name), Tier::PageCache, &spec))
+        .find_map(|name| figure(&select(groups, |key| key.workload == name), Tier::PageCache, &CPU))
 }
+
+const CPU: Spec<'static> = Spec {
+    slug: "cpu",
+    title: "CPU time per million records",
+    y_label: "CPU seconds per million records",
+    better: "lower is better",
+    format: three_digits,
+    value: |row| {
+        let server = row.cpu_s_per_million_server;
+        Some(row.cpu_s_per_million_client? + server.unwrap_or(0.0))
+    },
+    lower_part: |row| row.cpu_s_per_million_server.and(row.cpu_s_per_million_client),
+    has_ceiling: false,
+    note: "Pale: the client; strong: the server. An embedded system is in its client's process.",
+    reading: "What is left of the machine for other work. Taken from the processes' own \
+            accounts during the writes shown; the kernel's background writing is in neither.",
+};
 
 fn select<'g, 'a>(groups: &'g [Group<'a>], filter: impl Fn(&RowKey) -> bool) -> Vec<&'g Group<'a>> {
     groups.iter().filter(|g| filter(&g.key)).collect()

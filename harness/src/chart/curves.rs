@@ -8,6 +8,7 @@ use super::pick;
 use super::scale::{number_label, plain_label};
 use super::theme;
 use crate::csv::{SummaryRow, ThroughputRow};
+use crate::plan::KILL_AT_S;
 use crate::results::{Group, Results, RowKey};
 use crate::stats::human_bytes;
 
@@ -15,6 +16,8 @@ use crate::stats::human_bytes;
 const MARKERS: [Marker; 4] = [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond];
 /// Shorter intervals than this are the ragged end of a run.
 const INTERVAL_MS_MIN: u64 = 250;
+/// The same where samples come each 100 ms.
+const FAILOVER_INTERVAL_MS_MIN: u64 = 80;
 
 /// Sustained writes as they went: a line a system.
 pub(crate) fn over_time(results: &Results, groups: &[Group<'_>]) -> Option<Figure> {
@@ -30,7 +33,7 @@ pub(crate) fn over_time(results: &Results, groups: &[Group<'_>]) -> Option<Figur
     };
     sketch.draw(&rows, Tier::PageCache, |all, deployment| {
         let mut series: Vec<Series> =
-            pick::representatives(&all).into_iter().filter_map(|g| time_series(results, g)).collect();
+            pick::representatives(&all).into_iter().filter_map(|g| time_series(results, g, INTERVAL_MS_MIN)).collect();
         set_markers(&mut series);
         let ceiling = rows
             .iter()
@@ -51,14 +54,25 @@ pub(crate) fn failover(results: &Results, groups: &[Group<'_>]) -> Option<Figure
         title: &format!("A leader is killed after 10 s: {} nodes on one machine, {}", key.nodes, pick::load(key)),
         marks: "strong line: the median repeat, faint lines: the others",
         x: Axis::linear("seconds since the first send", plain_label),
-        y: Axis::linear("acknowledged records per second, each 500 ms", number_label),
+        y: Axis::linear("acknowledged records per second, each 100 ms", number_label),
         reading: "Records are offered at one steady rate. Where a line falls, nobody acknowledges; where it \
             rises above the rate, what had piled up meanwhile is written.",
     };
     sketch.draw(&rows, Tier::PageCache, |all, _| {
         let mut series: Vec<Series> =
-            pick::representatives(&all).into_iter().filter_map(|g| time_series(results, g)).collect();
+            all.into_iter().filter_map(|g| time_series(results, g, FAILOVER_INTERVAL_MS_MIN)).collect();
         set_markers(&mut series);
+        let top = series.iter().flat_map(|s| &s.points).map(|point| point.1).fold(0.0, f64::max);
+        // A panel that shows nothing gets no line either.
+        series.extend((top > 0.0).then(|| Series {
+            label: "the leader is killed".into(),
+            tone: theme::INK,
+            marker: Marker::Triangle,
+            points: vec![(KILL_AT_S, 0.0), (KILL_AT_S, top)],
+            dots: Vec::new(),
+            shadows: Vec::new(),
+            has_markers: false,
+        }));
         (series, None)
     })
 }
@@ -239,9 +253,9 @@ pub(crate) fn set_markers(series: &mut [Series]) {
     }
 }
 
-fn time_series(results: &Results, group: &Group<'_>) -> Option<Series> {
+fn time_series(results: &Results, group: &Group<'_>, interval_ms_min: u64) -> Option<Series> {
     let typical = group.typical();
-    let rates = |row: &SummaryRow| results.throughput.get(&row.run_id).map(|rows| rates(rows));
+    let rates = |row: &SummaryRow| results.throughput.get(&row.run_id).map(|rows| rates(rows, interval_ms_min));
     let others = group.rows.iter().filter(|row| row.run_id != typical.run_id);
     Some(Series {
         points: rates(typical)?,
@@ -252,13 +266,13 @@ fn time_series(results: &Results, group: &Group<'_>) -> Option<Series> {
 }
 
 /// Records a second in each interval, at its end.
-fn rates(rows: &[ThroughputRow]) -> Vec<(f64, f64)> {
+fn rates(rows: &[ThroughputRow], interval_ms_min: u64) -> Vec<(f64, f64)> {
     let start = ThroughputRow { run_id: String::new(), t_ms: 0, records_acked: 0, bytes_acked: 0, dirty_bytes: 0 };
     let mut before = &start;
     let mut points = Vec::new();
     for row in rows {
         let interval_ms = row.t_ms.saturating_sub(before.t_ms);
-        if interval_ms >= INTERVAL_MS_MIN {
+        if interval_ms >= interval_ms_min {
             let records = row.records_acked.saturating_sub(before.records_acked);
             points.push((row.t_ms as f64 / 1e3, records as f64 * 1e3 / interval_ms as f64));
             before = row;
@@ -295,7 +309,7 @@ mod tests {
 
     #[test]
     fn rates_are_per_interval_and_the_ragged_end_is_left_out() {
-        let rates = rates(&[tick(500, 1000), tick(1000, 3000), tick(1010, 3500)]);
+        let rates = rates(&[tick(500, 1000), tick(1000, 3000), tick(1010, 3500)], INTERVAL_MS_MIN);
         assert_eq!(rates, vec![(0.5, 2000.0), (1.0, 4000.0)]);
     }
 }

@@ -56,6 +56,8 @@ pub enum Measure {
     RecordsPerS,
     /// 99th percentile of latency in µs.
     P99Us,
+    /// Longest time in ms that a topic took no writes, after its leader was killed.
+    GapMs,
 }
 
 impl Measure {
@@ -64,6 +66,7 @@ impl Measure {
         match self {
             Self::RecordsPerS => Some(row.records_per_s),
             Self::P99Us => row.p99_us,
+            Self::GapMs => row.mark_value("gap_ms"),
         }
     }
 
@@ -71,7 +74,7 @@ impl Measure {
     pub fn better(self) -> Better {
         match self {
             Self::RecordsPerS => Better::Higher,
-            Self::P99Us => Better::Lower,
+            Self::P99Us | Self::GapMs => Better::Lower,
         }
     }
 }
@@ -106,7 +109,10 @@ impl Arena {
 
 /// The workloads whose comparisons stand in the table, in its order. Scaling and sizes are
 /// curves: a ratio at each point would say less.
-const WORKLOADS: [&str; 5] = ["writes-burst", "writes", "writes-synced", "latency", "read"];
+const WORKLOADS: [&str; 8] =
+    ["writes-burst", "writes", "writes-synced", "latency", "read", "cluster", "failover", "failover-1000"];
+/// Ways to write to Walrus, each of which meets the competitors on its own. The first that fits counts.
+const MODES: [&str; 4] = ["all", "direct", "put", "append"];
 const RIVALS: [&[&str]; 3] = [&["kafka", "kafka-java"], &["rocksdb"], &["upstream"]];
 
 /// Every comparison that the groups allow.
@@ -141,11 +147,16 @@ fn is_told(arena: &Arena, groups: &[&Group<'_>]) -> bool {
 }
 
 fn in_arena(rows: &[&Group<'_>], arena: &Arena) -> Vec<Comparison> {
-    let measure =
-        if matches!(arena.load_mode, LoadMode::Open | LoadMode::Tail) { Measure::P99Us } else { Measure::RecordsPerS };
+    let measure = if arena.workload.starts_with("failover") {
+        Measure::GapMs
+    } else if matches!(arena.load_mode, LoadMode::Open | LoadMode::Tail) {
+        Measure::P99Us
+    } else {
+        Measure::RecordsPerS
+    };
     let mut all = Vec::new();
     for is_vanilla in [false, true] {
-        for mode in ["put", "append", ""] {
+        for mode in ["put", "append", "direct", "all", ""] {
             let is_ours = |g: &&&Group<'_>| pick::is_walrus(&g.key) && mode_of(&g.key) == mode;
             let Some(ours) = best(rows.iter().filter(is_ours), measure, is_vanilla) else {
                 continue;
@@ -203,7 +214,7 @@ fn compare(
 }
 
 fn mode_of(key: &RowKey) -> &'static str {
-    ["put", "append"].into_iter().find(|mode| key.system == "walrus" && key.has(mode)).unwrap_or("")
+    MODES.into_iter().find(|mode| key.system == "walrus" && key.has(mode)).unwrap_or("")
 }
 
 /// The best row by median: among rows with default settings only, or among all, as default

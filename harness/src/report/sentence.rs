@@ -42,6 +42,14 @@ pub fn headline(comparisons: &[Comparison]) -> String {
     if !embedded.is_empty() {
         parts.push(format!("in process, in a burst: {}", embedded.join(", ")));
     }
+    let cluster = [
+        ("with two of three copies", find("cluster", Deployment::Networked, "put", "kafka")),
+        ("with all three", find("cluster", Deployment::Networked, "all", "kafka")),
+    ];
+    let cluster = told(&cluster);
+    if !cluster.is_empty() {
+        parts.push(format!("three nodes on one machine, against three Kafka brokers: {}", cluster.join(", ")));
+    }
     match parts.join("; ") {
         none if none.is_empty() => "This run holds no two rows that can be compared.".to_owned(),
         text => format!("{}{}.", text[..1].to_uppercase(), &text[1..]),
@@ -64,6 +72,8 @@ pub fn claim(comparison: &Comparison) -> String {
             format!("slower, {times} times its throughput ({range})")
         }
         (Verdict::Faster, Measure::P99Us) => format!("{times} times its latency ({range})"),
+        (Verdict::Faster, Measure::GapMs) => format!("back after {times} times its time ({range})"),
+        (Verdict::Slower, Measure::GapMs) => format!("slower, back after {times} times its time ({range})"),
         (Verdict::Slower, Measure::P99Us) => format!("slower, {times} times its latency ({range})"),
     }
 }

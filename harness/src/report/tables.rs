@@ -25,6 +25,7 @@ pub fn value(measure: Measure, value: f64) -> String {
     match measure {
         Measure::RecordsPerS => format!("{}/s", human(value)),
         Measure::P99Us => format!("p99 {}", human_us(value)),
+        Measure::GapMs => format!("{} s without writes", three_digits(value / 1e3)),
     }
 }
 

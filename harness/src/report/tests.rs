@@ -55,6 +55,11 @@ fn every_workload_has_its_chart_and_file_names_carry_tier_and_deployment() {
         "scaling-topics",
         "sizes",
         "cpu",
+        "cluster-page-cache",
+        "cluster-latency",
+        "cluster-cpu",
+        "failover-page-cache",
+        "failover-gap",
     ] {
         let found = charts.iter().find(|chart| chart.stem.starts_with(slug));
         let stem = &found.unwrap_or_else(|| panic!("no chart {slug}")).stem;
@@ -172,6 +177,17 @@ fn one_repeat_claims_nothing() {
     let mut f = duel(|_| {});
     f.summary.retain(|row| row.repeat == 1);
     assert!(sentence_of(&f).contains("no difference shown (3 in 1 of 3 repeats needed)"));
+}
+
+#[test]
+fn after_a_failover_the_shorter_gap_is_the_better_one() {
+    let (results, _) = full();
+    let all = ratios::comparisons(&results.groups());
+    let find = |workload: &str, mode: &str| all.iter().find(|c| c.workload == workload && c.mode == mode);
+    let gap = find("failover", "put").expect("a comparison");
+    assert_eq!((gap.verdict, gap.ours_median, gap.theirs_median), (Verdict::Faster, 1500.0, 4000.0));
+    let all_three = find("cluster", "all").expect("a comparison");
+    assert_eq!(all_three.theirs, "Kafka tuned");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use walrus_drivers::{DriverError, Session, Setup};
 
-use super::{SAMPLE_EVERY, WorkerError, ready, say};
+use super::{SAMPLE_EVERY, SAMPLE_OFTEN, WorkerError, ready, say};
 use crate::latency::Latencies;
 use crate::load::{Lane, LaneResult, Limit, Progress, Schedule};
 use crate::record::Assignment;
@@ -130,23 +130,30 @@ fn conduct(
     }
     let start = Instant::now();
     let warmup = Duration::from_secs_f64(load.warmup_s);
-    let schedule = load.rate_per_s.map(|rate| Schedule::new(start, setup.producers, rate, warmup));
+    let kill_at = load.kill_at_s.map(Duration::from_secs_f64);
+    let schedule = load.rate_per_s.map(|rate| {
+        let mut schedule = Schedule::new(start, setup.producers, rate, warmup);
+        schedule.kill_at = kill_at;
+        schedule
+    });
     let limit = Limit::new(start, load.seconds, load.payload_bytes);
     if let (Some(tails), Some(schedule)) = (tails, schedule) {
         tails.set_schedule(schedule);
     }
     gate.open(Some(Run { limit, schedule }));
-    let results = sample_until_done(start, progress, inbox)?;
+    let sample_every = if kill_at.is_some() { SAMPLE_OFTEN } else { SAMPLE_EVERY };
+    let results = sample_until_done(start, sample_every, progress, inbox)?;
     Ok(put_together(start, results, progress))
 }
 
 fn sample_until_done(
     start: Instant,
+    sample_every: Duration,
     progress: &[Progress],
     inbox: &Receiver<Note>,
 ) -> Result<Vec<LaneResult>, WorkerError> {
     let mut results = Vec::new();
-    let mut next_sample = start + SAMPLE_EVERY;
+    let mut next_sample = start + sample_every;
     let mut failure = None;
     while results.len() < progress.len() {
         match inbox.recv_timeout(next_sample.saturating_duration_since(Instant::now())) {
@@ -155,7 +162,7 @@ fn sample_until_done(
             Ok(Note::Ready) => {}
             Err(RecvTimeoutError::Timeout) => {
                 sample(start, progress)?;
-                next_sample += SAMPLE_EVERY;
+                next_sample += sample_every;
             }
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -188,6 +195,7 @@ fn put_together(start: Instant, results: Vec<LaneResult>, progress: &[Progress])
     let (mut latencies, mut lateness) = (Latencies::default(), Latencies::default());
     let mut claims: Vec<Claim> = Vec::new();
     let mut refused = 0;
+    let pause = results.iter().filter_map(|result| result.longest_pause).max();
     for result in results {
         latencies.add(&result.latencies);
         lateness.add(&result.lateness);
@@ -202,6 +210,7 @@ fn put_together(start: Instant, results: Vec<LaneResult>, progress: &[Progress])
         refused,
         claims,
         latency_us: latencies.percentiles_us(),
+        longest_pause_ms: pause.map(|pause| pause.as_secs_f64() * 1e3),
         lateness_us: lateness.percentiles_us(),
     }
 }
