@@ -53,3 +53,13 @@ impl Clock for BootClock {
         Instant(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
     }
 }
+
+/// Milliseconds since 1970 by this machine's clock.
+#[cfg(not(feature = "sim"))]
+pub fn now_ms() -> u64 {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(feature = "sim")]
+pub use crate::sim::clock::now_ms;

@@ -9,17 +9,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::broker::{self, Broker};
+use crate::clock::{BootClock, Clock};
 use crate::config::{Config, ConfigError};
+use crate::exec;
 use crate::log::{cursor, peer_server, reconciler, repair, retention, rollover, watchdog};
 use crate::metadata::{Metadata, MetadataError, Setup};
+use crate::net::{self, DetachedListener, TcpListener};
 use crate::peer::PeerListener;
 use crate::server;
 use crate::status;
+use crate::store::disk::{Disk, RealDisk};
 use crate::store::{Store, StoreError};
 
 /// Longest wait, at a stop, for other nodes to take over what this one leads.
@@ -78,9 +81,30 @@ pub struct Node {
 /// How long a member of a cluster waits before it serves without a lease.
 const READY_PATIENCE: Duration = Duration::from_secs(2);
 
+/// What a node has of the machine under it, beside the network. Tests put twins in their places.
+#[derive(Clone)]
+pub struct Machine {
+    /// What leases are measured by.
+    pub clock: Arc<dyn Clock>,
+    /// Where records and promises are kept.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Default for Machine {
+    /// The real one.
+    fn default() -> Self {
+        Machine { clock: BootClock::shared(), disk: Arc::new(RealDisk) }
+    }
+}
+
 impl Node {
     /// Recovers the data directory and begins to serve.
     pub async fn start(config: Config) -> Result<Node, NodeError> {
+        Self::start_on(config, Machine::default()).await
+    }
+
+    /// As [`Node::start`], on a machine with other parts.
+    pub async fn start_on(config: Config, machine: Machine) -> Result<Node, NodeError> {
         config.validate()?;
         let address = format!("{}:{}", config.client_host, config.client_port);
         // Before the recovery, which may take long: a taken port is found at once. Clients that
@@ -90,8 +114,8 @@ impl Node {
         let listener = TcpListener::bind(&address).await.map_err(cannot)?;
         let local = listener.local_addr().map_err(cannot)?;
         let admin = open_admin_port(&config).await?;
-        let peer_listener = bind_peers(&config)?;
-        let (broker, data_connections) = open(config, local, peer_listener).await?;
+        let peer_listener = bind_peers(&config).await?;
+        let (broker, data_connections) = open(config, machine, local, peer_listener).await?;
         let broker = Arc::new(broker);
         let internal = vec![
             tokio::spawn(reconciler::run(Arc::clone(&broker))),
@@ -137,6 +161,12 @@ impl Node {
     /// Where other nodes connect; useful with port 0.
     pub fn peer_address(&self) -> &str {
         &self.peer_address
+    }
+
+    /// A look into it.
+    #[cfg(feature = "sim")]
+    pub fn probe(&self) -> crate::sim::probe::Probe {
+        crate::sim::probe::Probe::new(&self.broker)
     }
 
     /// Returns if the node must stop because its cluster has found that its disk was lost.
@@ -192,7 +222,7 @@ impl Node {
             let _ = task.await;
         }
         let broker = self.broker;
-        let closed = tokio::task::spawn_blocking(move || {
+        let closed = exec::spawn_blocking(move || {
             broker.metadata.shutdown();
             broker.store.shutdown();
         });
@@ -208,9 +238,9 @@ async fn open_admin_port(config: &Config) -> Result<Option<(TcpListener, SocketA
 }
 
 /// The port for other nodes. A node that is told of no cluster does without if it is taken.
-fn bind_peers(config: &Config) -> Result<Option<std::net::TcpListener>, NodeError> {
+async fn bind_peers(config: &Config) -> Result<Option<DetachedListener>, NodeError> {
     let address = format!("{}:{}", config.raft_host, config.raft_port);
-    match std::net::TcpListener::bind(&address) {
+    match net::bind_detached(&address).await {
         Ok(listener) => Ok(Some(listener)),
         Err(error) if config.join.is_empty() => {
             tracing::warn!(port = config.raft_port, %error, "no other node can join this one: the port for nodes cannot be used");
@@ -222,15 +252,17 @@ fn bind_peers(config: &Config) -> Result<Option<std::net::TcpListener>, NodeErro
 
 async fn open(
     config: Config,
+    machine: Machine,
     client_address: SocketAddr,
-    peer_listener: Option<std::net::TcpListener>,
+    peer_listener: Option<DetachedListener>,
 ) -> Result<(Broker, PeerListener), NodeError> {
     let store_config = config.store_config();
-    let store = tokio::task::spawn_blocking(move || Store::open(store_config)).await;
+    let store = exec::spawn_blocking(move || Store::open_on(store_config, machine.disk)).await;
     let store = store.map_err(|_| NodeError::Aborted)??;
     let port = peer_listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let setup = Setup {
         dir: config.data_dir.join("metadata"),
+        clock: machine.clock,
         node_id: config.node_id,
         disk_id: format!("{:032x}", store.disk_id()),
         peer_address: config.peer_address(port.map_or(config.raft_port, |address| address.port())),
@@ -271,7 +303,7 @@ async fn get_ready(broker: &Arc<Broker>) -> Result<(), NodeError> {
         }
     }
     let cleaner = Arc::clone(broker);
-    let cleaned = tokio::task::spawn_blocking(move || reconciler::remove_leftovers(&cleaner)).await;
+    let cleaned = exec::spawn_blocking(move || reconciler::remove_leftovers(&cleaner)).await;
     cleaned.map_err(|_| NodeError::Aborted)?.map_err(NodeError::Store)
 }
 

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::broker::{Broker, now_ms};
+use crate::broker::Broker;
 use crate::client::{Client, ClientConfig};
+use crate::clock::now_ms;
 use crate::metadata::state::{NodeInfo, Phase, State};
 use crate::status;
 

@@ -26,11 +26,11 @@ use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use self::cluster::ClusterView;
 use crate::broker::Broker;
+use crate::net::{TcpListener, TcpStream};
 use crate::status;
 
 /// Connections served at once; further ones wait in the backlog.

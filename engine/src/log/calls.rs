@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::messages::{Call, CallReply, FenceReply, Purpose, Spec, encode_call, next_call};
 use super::quorum::Answer;
 use super::{lock, reconciler};
 use crate::broker::Broker;
+use crate::exec;
 use crate::metadata::state::{Phase, State};
+use crate::net::TcpStream;
 use crate::store::{RawError, Segment, SegmentSpec, StoreError};
 use crate::types::SegmentUid;
 
@@ -97,7 +98,7 @@ pub async fn serve(broker: &Arc<Broker>, mut stream: TcpStream) -> io::Result<()
 
 async fn answer(broker: &Arc<Broker>, call: Call, batches: &Bytes) -> (CallReply, Bytes) {
     let (broker, batches) = (Arc::clone(broker), batches.clone());
-    let answered = tokio::task::spawn_blocking(move || match call {
+    let answered = exec::spawn_blocking(move || match call {
         Call::Ping => Ok((CallReply::Pong, Bytes::new())),
         Call::Fence { segments } => {
             fence(&broker, &segments).map(|answers| (CallReply::Fenced(answers), Bytes::new())).map_err(RawError::from)

@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::time::Instant;
 
 use super::reader;
 use super::topic::Topic;
@@ -177,7 +178,7 @@ fn owns(broker: &Broker, topic: &Topic, cursors: &Arc<Cursors>) -> bool {
 pub async fn next(broker: &Arc<Broker>, topic: &Arc<Topic>, group: &str) -> Result<Option<Bytes>, CursorError> {
     let cursors = topic.cursors();
     let cursor = cursors.get(group)?;
-    let deadline = tokio::time::Instant::now() + COMMIT_WAIT;
+    let deadline = Instant::now() + COMMIT_WAIT;
     loop {
         let mut committed = std::pin::pin!(broker.committer.committed.notified());
         committed.as_mut().enable();
@@ -348,7 +349,7 @@ impl Committer {
                 () = broker.committer.wanted.notified() => {}
                 () = &mut stopping => return,
             }
-            let next = tokio::time::Instant::now() + COMMIT_INTERVAL;
+            let next = Instant::now() + COMMIT_INTERVAL;
             commit_moved(&broker).await;
             tokio::time::sleep_until(next).await;
         }

@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::lock;
 use super::messages::{PREFIX_BYTES, Purpose};
@@ -34,6 +33,7 @@ use super::writer::{Accepted, Blocked, try_append};
 use crate::broker::{Answer, Broker, Origin};
 use crate::error::Refusal;
 use crate::metadata::state::Replica;
+use crate::net::TcpStream;
 use crate::protocol::reply::Fetched;
 use crate::protocol::{ErrorCode, Records, Reply, Request, reply};
 use crate::store::Take;

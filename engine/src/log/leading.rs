@@ -11,7 +11,9 @@
 //! stream's window, or was away, it is fed from the file until it has caught up.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::lock;
 use super::messages::{Message, Open};

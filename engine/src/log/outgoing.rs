@@ -7,18 +7,20 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::leading::{Leading, Next};
 use super::lock;
 use super::messages::{APPEND_HEAD_BYTES, Message, Purpose, append_head, next_message};
 use crate::broker::Broker;
+use crate::exec;
 use crate::metadata::state::SegmentAt;
+use crate::net::TcpStream;
 use crate::store::{Batch, Segment};
 use crate::types::SegmentUid;
 
@@ -220,14 +222,14 @@ impl Outgoing {
         }
         let mut out = Pieces::default();
         let mut input = BytesMut::with_capacity(READ_BYTES);
-        let mut heard_at = tokio::time::Instant::now();
+        let mut heard_at = Instant::now();
         let mut pinged = false;
         loop {
             self.collect(&mut out);
             self.feed_laggards(broker, &mut out).await;
             let sent_all = out.send(&stream)?;
             while self.read(broker, &stream, &mut input)? {
-                heard_at = tokio::time::Instant::now();
+                heard_at = Instant::now();
                 pinged = false;
             }
             if heard_at.elapsed() >= SILENCE_MAX {
@@ -289,7 +291,7 @@ impl Outgoing {
         let Some((segment, leading)) = broker.led.get(uid) else { return };
         let Next::From(from) = leading.next_for(self.node_id) else { return };
         let reader = segment.clone();
-        let read = tokio::task::spawn_blocking(move || reader.read_raw(from, LAGGARD_BYTES)).await;
+        let read = exec::spawn_blocking(move || reader.read_raw(from, LAGGARD_BYTES)).await;
         let raw = match read {
             Ok(Ok(raw)) => raw,
             Ok(Err(error)) => return tracing::error!(segment = %uid, %error, "a replica cannot be fed"),

@@ -8,6 +8,7 @@ use super::forward;
 use super::topic::{Chain, Link, Route, Topic};
 use crate::broker::Broker;
 use crate::error::Refusal;
+use crate::exec;
 use crate::protocol::ErrorCode;
 use crate::types::SegmentUid;
 
@@ -68,7 +69,7 @@ pub async fn read(topic: &Arc<Topic>, offset: u64, max_records: u64, max_bytes: 
         return Ok(Read { next_offset: offset, ..Read::default() });
     }
     let topic = Arc::clone(topic);
-    tokio::task::spawn_blocking(move || read_blocking(&topic, offset, max_records, max_bytes))
+    exec::spawn_blocking(move || read_blocking(&topic, offset, max_records, max_bytes))
         .await
         .unwrap_or_else(|_| Err(ReadError::Refused(Refusal::new(ErrorCode::Internal, "a read was given up"))))
 }

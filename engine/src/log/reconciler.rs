@@ -22,6 +22,7 @@ use super::seal::{self, Recovery};
 use super::topic::{Chain, Link, Topic, Writing, spec};
 use super::{lock, rollover};
 use crate::broker::Broker;
+use crate::exec;
 use crate::metadata::state::{Phase, Replica, SegmentAt, SegmentInfo, State, TopicInfo};
 use crate::store::{Segment, StoreError};
 use crate::types::SegmentUid;
@@ -66,7 +67,7 @@ pub async fn run(broker: Arc<Broker>) {
         if !changes.topics.is_empty() || !changes.gone.is_empty() {
             let reconciling = Arc::clone(&broker);
             let runtime = tokio::runtime::Handle::current();
-            let pass = tokio::task::spawn_blocking(move || {
+            let pass = exec::spawn_blocking(move || {
                 let _entered = runtime.enter();
                 reconcile(&reconciling, changes);
             });
@@ -288,7 +289,7 @@ fn keep_copy(broker: &Arc<Broker>, topic: &Topic, segment: &SegmentInfo) {
     }
     let spec = spec(topic.id, &topic.config, segment);
     let broker = Arc::clone(broker);
-    tokio::task::spawn_blocking(move || open_copy(&broker, spec));
+    exec::spawn_blocking(move || open_copy(&broker, spec));
 }
 
 /// The copy of a segment that is not sealed, put into its chain.
@@ -364,7 +365,7 @@ fn open(broker: &Arc<Broker>, openings: Vec<Opening>) {
 pub fn know_ahead(broker: &Arc<Broker>, segments: Vec<SegmentUid>) {
     if !segments.is_empty() {
         let store = broker.store.clone();
-        tokio::task::spawn_blocking(move || {
+        exec::spawn_blocking(move || {
             if let Err(error) = store.know_ahead(&segments) {
                 tracing::warn!(%error, "segments could not be put on record ahead of time");
             }

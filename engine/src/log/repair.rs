@@ -13,15 +13,17 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::calls::call;
 use super::messages::{Call, CallReply};
 use super::topic::{Topic, spec};
 use super::{lock, reconciler};
 use crate::broker::Broker;
+use crate::exec;
 use crate::metadata::state::{Command, NodeInfo, Phase, Replica, SegmentInfo, State, TopicInfo};
 use crate::store::{RawError, Segment, StoreError};
 use crate::types::SegmentUid;
@@ -325,5 +327,5 @@ async fn mend(
 async fn blocking<T: Send + 'static, E: std::error::Error + Send + Sync + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?.map_err(io::Error::other)
+    exec::spawn_blocking(work).await.map_err(io::Error::other)?.map_err(io::Error::other)
 }

@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::copies::{Copy, Outbox};
 use super::messages::{Message, Open, next_message};
 use super::reconciler;
 use crate::broker::Broker;
+use crate::exec;
 use crate::metadata::state::{Phase, Replica, SegmentAt, State};
+use crate::net::TcpStream;
 use crate::store::{RawError, Segment, SegmentSpec, StoreError};
 use crate::types::SegmentUid;
 
@@ -136,7 +137,7 @@ impl Incoming<'_> {
             return;
         }
         let broker = Arc::clone(self.broker);
-        let opened = tokio::task::spawn_blocking(move || reconciler::open_copy(&broker, spec)).await;
+        let opened = exec::spawn_blocking(move || reconciler::open_copy(&broker, spec)).await;
         let copy = match opened {
             Ok(Ok(copy)) => copy,
             Ok(Err(error)) => {
@@ -219,7 +220,7 @@ impl Incoming<'_> {
             })
             .collect();
         let store = self.broker.store.clone();
-        let recorded = tokio::task::spawn_blocking(move || store.know_copies(&new)).await;
+        let recorded = exec::spawn_blocking(move || store.know_copies(&new)).await;
         let ahead = recorded.map_err(io::Error::other)?.map_err(io::Error::other)?;
         reconciler::know_ahead(self.broker, ahead);
         Ok(())
@@ -239,7 +240,7 @@ impl Incoming<'_> {
             return;
         }
         let store = self.broker.store.clone();
-        let cleared = tokio::task::spawn_blocking(move || store.clear_doubt(&segment, at.epoch)).await;
+        let cleared = exec::spawn_blocking(move || store.clear_doubt(&segment, at.epoch)).await;
         if let Ok(Err(error)) = cleared {
             tracing::warn!(segment = %at.uid, %error, "a copy stays in doubt");
         }

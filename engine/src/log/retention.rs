@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::rollover;
 use super::topic::{Topic, Writing};
-use crate::broker::{Broker, now_ms};
+use crate::broker::Broker;
+use crate::clock::now_ms;
 use crate::metadata::state::{Command, Phase, TopicInfo};
 
 /// Looks at every topic from time to time, until the broker stops.

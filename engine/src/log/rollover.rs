@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 
 use super::cursor;
 use super::topic::{Topic, Writing};
-use crate::broker::{Broker, now_ms};
+use crate::broker::Broker;
+use crate::clock::now_ms;
 use crate::error::Refusal;
 use crate::metadata::MetadataError;
 use crate::metadata::state::{Closing, Command, Phase, Placement, SegmentAt};

@@ -21,7 +21,8 @@ use tokio::task::JoinSet;
 use super::calls::call;
 use super::messages::{Call, CallReply, Spec};
 use super::quorum::{Answer, End, end};
-use crate::broker::{Broker, now_ms};
+use crate::broker::Broker;
+use crate::clock::now_ms;
 use crate::metadata::MetadataError;
 use crate::metadata::state::{Closing, Command, Phase, Placement, Replica, SegmentAt};
 use crate::store::SegmentSpec;
@@ -242,6 +243,8 @@ fn note_copied(states: &mut HashMap<SegmentUid, State>, uid: SegmentUid, closing
 fn decide(broker: &Arc<Broker>, states: &mut HashMap<SegmentUid, State>, tasks: &mut JoinSet<Found>) {
     for state in states.values_mut().filter(|state| matches!(state.progress, Progress::Asking)) {
         let Some(end) = end(&state.answers, state.recovery.write_quorum) else { continue };
+        #[cfg(feature = "sim")]
+        let end = bugged(broker, state, end);
         if let Some(closing) = close_at_once(state, end) {
             state.progress = Progress::Decided(closing);
             continue;
@@ -257,6 +260,17 @@ fn decide(broker: &Arc<Broker>, states: &mut HashMap<SegmentUid, State>, tasks: 
             Found::Copied { uid, closing }
         });
     }
+}
+
+/// The end, unless that is the bug that is on.
+#[cfg(feature = "sim")]
+fn bugged(broker: &Broker, state: &State, end: End) -> End {
+    use crate::sim::bugs::{Bug, is_on};
+    if !is_on(Bug::SealAtOneCommittedTail) {
+        return end;
+    }
+    let copy = super::reconciler::open_copy(broker, state.recovery.spec);
+    End { count: copy.map_or(end.count, |copy| copy.segment.readable_end()).min(end.count), ..end }
 }
 
 /// Nothing to copy: enough hold everything already, or there is nothing to hold. (An empty segment

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::topic::Topic;
-use crate::broker::{Broker, now_ms};
+use crate::broker::Broker;
+use crate::clock::now_ms;
 use crate::error::Refusal;
 use crate::metadata::state::{Command, Outcome, Placement, TopicConfig};
 use crate::protocol::{ErrorCode, TopicSettings};

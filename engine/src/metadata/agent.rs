@@ -23,6 +23,8 @@ use crate::clock::Clock;
 use crate::peer::Peers;
 use crate::peer::control::{CallError, Incoming};
 use crate::peer::hello::{Hello, Purpose};
+#[cfg(feature = "sim")]
+use crate::sim::bugs::{self, Bug};
 
 /// From the call of `propose` to its answer.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -194,6 +196,8 @@ impl Agent {
             let pause = if let Ok(Ok(index)) = renewed {
                 // The grant counts only once this is applied; what comes later than the lease's end
                 // is worth nothing.
+                #[cfg(feature = "sim")]
+                let sent = if bugs::is_on(Bug::LeaseFromReply) { self.clock.now() } else { sent };
                 if timeout(lease::LENGTH, self.wait_applied(index)).await.is_ok() {
                     self.lease.extend(lease::valid_until(sent));
                     self.leased.notify_waiters();

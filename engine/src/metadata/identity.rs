@@ -1,7 +1,7 @@
 //! Which cluster a data directory belongs to, and as whom: `metadata/cluster.json`.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -77,16 +77,4 @@ impl Identity {
         })();
         written.map_err(|error| MetadataError::io("write", path, error))
     }
-}
-
-/// A random number that is not 0.
-pub(super) fn random_u128() -> io::Result<u128> {
-    let mut bytes = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(u128::from_le_bytes(bytes).max(1))
-}
-
-/// A random number that is not 0.
-pub(super) fn random_u64() -> io::Result<u64> {
-    random_u128().map(|number| (number as u64).max(1))
 }

@@ -46,7 +46,7 @@ const ALIGNMENT: usize = 64;
 /// Bytes of an operation before its body.
 const OPERATION_HEADER: usize = 5;
 /// Size of a half when the file is made: enough for thousands of entries.
-const HALF_BYTES: u64 = 4 << 20;
+const HALF_BYTES: u64 = if cfg!(feature = "sim") { 128 << 10 } else { 4 << 20 };
 /// The file does not grow beyond this.
 const HALF_BYTES_MAX: u64 = 256 << 20;
 
@@ -308,7 +308,7 @@ fn create(path: &Path, half_bytes: u64) -> io::Result<()> {
     page[20..24].copy_from_slice(&crc.to_le_bytes());
     file.write_all(&page)?;
     // Written zeros, not a hole: a later write needs neither space nor a journal commit.
-    let zeros = vec![0; 1 << 20];
+    let zeros = vec![0; half_bytes.min(1 << 20) as usize];
     for _ in 0..(2 * half_bytes).div_ceil(zeros.len() as u64) {
         file.write_all(&zeros)?;
     }

@@ -10,13 +10,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::MetadataError;
 use super::agent::Agent;
-use super::identity::random_u64;
 use super::raft_types::{NodeId, node_of, raft_id};
 use super::rpc::{Joined, Reply, Request};
 use super::state::{Command, NodeInfo, Outcome};
 use crate::peer::Peers;
 use crate::peer::control;
 use crate::peer::hello::Purpose;
+use crate::random::random_u64;
 
 /// Between two tries to join, register, or change the members.
 const RETRY: Duration = Duration::from_millis(100);

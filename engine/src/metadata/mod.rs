@@ -168,13 +168,11 @@ impl Metadata {
         let dir = setup.dir.clone();
         let (started, start) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        let handle = std::thread::Builder::new()
-            .name("raft".into())
-            .spawn(move || start::run(setup, started, stopped))
-            .map_err(|error| MetadataError::io("start the thread for", &dir, error))?;
+        let handle =
+            spawn(setup, started, stopped).map_err(|error| MetadataError::io("start the thread for", &dir, error))?;
         let begun = start.await.unwrap_or(Err(MetadataError::Stopped))?;
         let (Started { agent, listener, foreign }, runtime) = begun;
-        let thread = Arc::new(Mutex::new(Thread { stop: Some(stop), handle: Some(handle) }));
+        let thread = Arc::new(Mutex::new(Thread { stop: Some(stop), handle }));
         Ok((Metadata { agent, runtime, foreign, thread }, listener))
     }
 
@@ -306,4 +304,25 @@ impl Metadata {
         });
         outcome
     }
+}
+
+#[cfg(not(feature = "sim"))]
+fn spawn(
+    setup: Setup,
+    started: oneshot::Sender<start::Begun>,
+    stopped: oneshot::Receiver<()>,
+) -> std::io::Result<Option<JoinHandle<()>>> {
+    std::thread::Builder::new().name("raft".into()).spawn(move || start::run(setup, started, stopped)).map(Some)
+}
+
+/// In the simulation there is one thread for everything.
+#[cfg(feature = "sim")]
+#[expect(clippy::unnecessary_wraps, reason = "a thread may fail to start")]
+fn spawn(
+    setup: Setup,
+    started: oneshot::Sender<start::Begun>,
+    stopped: oneshot::Receiver<()>,
+) -> std::io::Result<Option<JoinHandle<()>>> {
+    tokio::spawn(start::run_here(setup, started, stopped));
+    Ok(None)
 }

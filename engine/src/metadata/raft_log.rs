@@ -40,11 +40,21 @@ struct Shared {
     log: Mutex<Log>,
     /// Something was queued.
     queued: Condvar,
+    #[cfg(feature = "sim")]
+    queued_in_sim: Notify,
     /// Highest [`super::raft_types::Batch::number`] that was appended here.
     appended_batch: AtomicU64,
     /// The log wants to be purged.
     grown: Notify,
     writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Shared {
+    fn wake_writer(&self) {
+        self.queued.notify_all();
+        #[cfg(feature = "sim")]
+        self.queued_in_sim.notify_one();
+    }
 }
 
 /// An entry and its bytes, which a checkpoint needs again.
@@ -94,16 +104,15 @@ impl RaftLog {
         let shared = Arc::new(Shared {
             log: Mutex::new(log),
             queued: Condvar::new(),
+            #[cfg(feature = "sim")]
+            queued_in_sim: Notify::new(),
             appended_batch: AtomicU64::new(0),
             grown: Notify::new(),
             writer: Mutex::new(None),
         });
         let writer = Writer { shared: Arc::clone(&shared), file };
-        let thread = std::thread::Builder::new()
-            .name("raft-log".into())
-            .spawn(move || writer.run())
-            .map_err(|error| MetadataError::io("start the writer of", path, error))?;
-        *lock(&shared.writer) = Some(thread);
+        *lock(&shared.writer) =
+            writer.start().map_err(|error| MetadataError::io("start the writer of", path, error))?;
         Ok(RaftLog { shared })
     }
 
@@ -182,7 +191,7 @@ impl RaftLog {
     /// Writes what is queued and ends the writer.
     pub(super) fn shutdown(&self) {
         self.log().stopping = true;
-        self.shared.queued.notify_all();
+        self.shared.wake_writer();
         let thread = lock(&self.shared.writer).take();
         if let Some(thread) = thread {
             // A panic there was already printed.
@@ -311,21 +320,44 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self) {
-        while let Some((operations, waiting)) = self.next_group() {
-            let (result, more) = self.write(&operations);
-            let failed = result.as_ref().err().map(|error| (error.kind(), error.to_string()));
-            if let Some((_, error)) = &failed {
-                tracing::error!(%error, "the metadata log cannot be written any more; restart the broker");
-                lock(&self.shared.log).failed = true;
+    #[cfg(not(feature = "sim"))]
+    fn start(mut self) -> io::Result<Option<JoinHandle<()>>> {
+        std::thread::Builder::new().name("raft-log".into()).spawn(move || while self.write_next() {}).map(Some)
+    }
+
+    /// In the simulation it is a task, which writes after the time that a disk takes.
+    #[cfg(feature = "sim")]
+    #[expect(clippy::unnecessary_wraps, reason = "a thread may fail to start")]
+    fn start(mut self) -> io::Result<Option<JoinHandle<()>>> {
+        tokio::spawn(async move {
+            loop {
+                self.shared.queued_in_sim.notified().await;
+                let disk = std::time::Duration::from_micros(crate::sim::random::next() % 3000);
+                tokio::time::sleep(disk).await;
+                while !lock(&self.shared.log).waiting.is_empty() {
+                    self.write_next();
+                }
             }
-            for flushed in waiting.into_iter().chain(more) {
-                flushed.tell(match &failed {
-                    None => Ok(()),
-                    Some((kind, error)) => Err(io::Error::new(*kind, error.clone())),
-                });
-            }
+        });
+        Ok(None)
+    }
+
+    /// Waits for a group and writes it. False: the log was stopped, and everything is written.
+    fn write_next(&mut self) -> bool {
+        let Some((operations, waiting)) = self.next_group() else { return false };
+        let (result, more) = self.write(&operations);
+        let failed = result.as_ref().err().map(|error| (error.kind(), error.to_string()));
+        if let Some((_, error)) = &failed {
+            tracing::error!(%error, "the metadata log cannot be written any more; restart the broker");
+            lock(&self.shared.log).failed = true;
         }
+        for flushed in waiting.into_iter().chain(more) {
+            flushed.tell(match &failed {
+                None => Ok(()),
+                Some((kind, error)) => Err(io::Error::new(*kind, error.clone())),
+            });
+        }
+        true
     }
 
     /// Everything that has queued up; waits for the first. `None`: stop.
@@ -403,7 +435,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
             log.queue.push(Kind::Vote, &body);
             log.waiting.push(Flushed::Vote(sender));
         }
-        self.shared.queued.notify_all();
+        self.shared.wake_writer();
         let result = flushed.await.unwrap_or_else(|_| Err(io::Error::other("the metadata log was closed")));
         Ok(result.map_err(|error| StorageIOError::write_vote(&error))?)
     }
@@ -449,7 +481,7 @@ impl RaftLogStorage<TypeConfig> for RaftLog {
                 self.shared.grown.notify_one();
             }
         }
-        self.shared.queued.notify_all();
+        self.shared.wake_writer();
         Ok(())
     }
 

@@ -8,20 +8,18 @@
 //!                           within a moment: then its disk was lost, and it asks to be let in there
 //! ```
 
-use std::net::TcpListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use openraft::{BasicNode, SnapshotPolicy};
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::MetadataError;
 use super::agent::Agent;
-use super::identity::{Identity, Origin, random_u64, random_u128};
+use super::identity::{Identity, Origin};
 use super::lease::{Granter, Lease};
 use super::raft_log::RaftLog;
 use super::raft_net::Nodes;
@@ -30,9 +28,11 @@ use super::rounds::{self, Rounds};
 use super::state::NodeInfo;
 use super::state_machine::StateMachine;
 use super::{leader, member};
-use crate::clock::{BootClock, Clock};
+use crate::clock::Clock;
+use crate::net::{self, DetachedListener};
 use crate::peer::hello::Hello;
 use crate::peer::{Acceptor, Local, PeerListener, Peers};
+use crate::random::{random_u64, random_u128};
 
 /// Raft's heartbeats, in milliseconds.
 const HEARTBEAT_MS: u64 = 50;
@@ -48,16 +48,17 @@ const SNAPSHOT_PIECE_BYTES: u64 = 256 << 10;
 const FOUNDING_PAUSE: Duration = Duration::from_millis(400);
 
 /// What the metadata of a node need to start.
-#[derive(Debug)]
 pub struct Setup {
     /// Directory of their own.
     pub dir: PathBuf,
+    /// What leases are measured by.
+    pub clock: Arc<dyn Clock>,
     /// This node.
     pub node_id: u64,
     /// Disk id of the data directory, in hexadecimal.
     pub disk_id: String,
     /// Where other nodes connect to. `None`: this node stays alone.
-    pub listener: Option<StdListener>,
+    pub listener: Option<DetachedListener>,
     /// Its address as others reach it.
     pub peer_address: String,
     /// Address for clients.
@@ -109,9 +110,8 @@ impl Files {
 }
 
 /// Starts everything on the current runtime, which must be the Raft thread's.
-async fn start(setup: Setup, files: Files) -> Result<Started, MetadataError> {
-    let failed = |what, error| MetadataError::io(what, &setup.dir, error);
-    let run_id = random_u64().map_err(|error| failed("draw a run id for", error))?;
+async fn start(mut setup: Setup, files: Files) -> Result<Started, MetadataError> {
+    let run_id = random_u64().map_err(|error| MetadataError::io("draw a run id for", &setup.dir, error))?;
     let local = Arc::new(Local {
         node_id: setup.node_id,
         run_id,
@@ -134,12 +134,12 @@ async fn start(setup: Setup, files: Files) -> Result<Started, MetadataError> {
         )
     };
     let (acceptor, incoming, listener, foreign) = Acceptor::new(peers.clone());
-    if let Some(socket) = &setup.listener {
-        let socket = socket.try_clone().and_then(|socket| {
-            socket.set_nonblocking(true)?;
-            TcpListener::from_std(socket)
-        });
-        tokio::spawn(acceptor.run(socket.map_err(|error| failed("listen for the nodes of", error))?));
+    let is_alone = setup.listener.is_none();
+    if let Some(listener) = setup.listener.take() {
+        let listener = net::attach_listener(listener);
+        tokio::spawn(
+            acceptor.run(listener.map_err(|error| MetadataError::io("listen for the nodes of", &setup.dir, error))?),
+        );
     }
     let info = NodeInfo {
         generation: 0,
@@ -150,7 +150,7 @@ async fn start(setup: Setup, files: Files) -> Result<Started, MetadataError> {
     };
     let identity = match files.identity.clone() {
         Some(identity) => identity,
-        None => find_cluster(&setup, &files, &peers, &info, foreign.clone()).await?,
+        None => find_cluster(&setup, is_alone, &files, &peers, &info, foreign.clone()).await?,
     };
     // Set already if the directory had one.
     let _ = local.cluster_id.set(identity.cluster_id());
@@ -163,13 +163,14 @@ async fn start(setup: Setup, files: Files) -> Result<Started, MetadataError> {
 /// Joins or founds a cluster, for an empty directory.
 async fn find_cluster(
     setup: &Setup,
+    is_alone: bool,
     files: &Files,
     peers: &Peers,
     info: &NodeInfo,
     mut foreign: watch::Receiver<Option<Hello>>,
 ) -> Result<Identity, MetadataError> {
     let mut join = setup.join.clone();
-    if join.is_empty() && setup.address_is_known && setup.listener.is_some() {
+    if join.is_empty() && setup.address_is_known && !is_alone {
         let called = timeout(FOUNDING_PAUSE, foreign.wait_for(Option::is_some)).await;
         if let Ok(Ok(hello)) = called
             && let Some(hello) = &*hello
@@ -219,7 +220,7 @@ async fn start_raft(
         }
         identity.clone().with_origin(Origin::Founder).write(&files.identity_path)?;
     }
-    let clock: Arc<dyn Clock> = BootClock::shared();
+    let clock = Arc::clone(&setup.clock);
     let (queue, queued) = mpsc::unbounded_channel();
     let agent = Agent {
         raft,
@@ -283,7 +284,8 @@ fn spawn_tasks(
 }
 
 /// The body of the Raft thread: starts, says so, and runs until it is told to stop.
-pub(super) fn run(setup: Setup, started: oneshot::Sender<Begun>, mut stop: oneshot::Receiver<()>) {
+#[cfg(not(feature = "sim"))]
+pub(super) fn run(setup: Setup, started: oneshot::Sender<Begun>, stop: oneshot::Receiver<()>) {
     let opened = Files::open(&setup.dir, setup.node_id).and_then(|files| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         Ok((files, runtime.map_err(|error| MetadataError::io("start the runtime of", &setup.dir, error))?))
@@ -297,22 +299,33 @@ pub(super) fn run(setup: Setup, started: oneshot::Sender<Begun>, mut stop: onesh
         }
     };
     let log = files.log.clone();
-    runtime.block_on(async {
-        let begun = tokio::select! {
-            begun = start(setup, files) => begun,
-            _ = &mut stop => Err(MetadataError::Stopped),
-        };
-        let raft = begun.as_ref().ok().map(|begun| begun.agent.raft.clone());
-        // Whoever no longer waits has dropped the sender of `stop` as well.
-        let _ = started.send(begun.map(|begun| (begun, tokio::runtime::Handle::current())));
-        if let Some(raft) = raft {
-            // An error means that the node was dropped, which is a stop as well.
-            let _ = stop.await;
-            if let Err(error) = raft.shutdown().await {
-                tracing::warn!(%error, "Raft did not stop in order");
-            }
-        }
-    });
+    runtime.block_on(serve(setup, files, started, stop));
     drop(runtime);
     log.shutdown();
+}
+
+/// The same on the runtime that there is: in the simulation everything is on one thread.
+#[cfg(feature = "sim")]
+pub(super) async fn run_here(setup: Setup, started: oneshot::Sender<Begun>, stop: oneshot::Receiver<()>) {
+    match Files::open(&setup.dir, setup.node_id) {
+        Ok(files) => serve(setup, files, started, stop).await,
+        Err(error) => drop(started.send(Err(error))),
+    }
+}
+
+async fn serve(setup: Setup, files: Files, started: oneshot::Sender<Begun>, mut stop: oneshot::Receiver<()>) {
+    let begun = tokio::select! {
+        begun = start(setup, files) => begun,
+        _ = &mut stop => Err(MetadataError::Stopped),
+    };
+    let raft = begun.as_ref().ok().map(|begun| begun.agent.raft.clone());
+    // Whoever no longer waits has dropped the sender of `stop` as well.
+    let _ = started.send(begun.map(|begun| (begun, tokio::runtime::Handle::current())));
+    if let Some(raft) = raft {
+        // An error means that the node was dropped, which is a stop as well.
+        let _ = stop.await;
+        if let Err(error) = raft.shutdown().await {
+            tracing::warn!(%error, "Raft did not stop in order");
+        }
+    }
 }

@@ -24,6 +24,7 @@ use super::MetadataError;
 use super::log_file::{VERSION, crc, sync_parent, u32_at, u64_at};
 use super::raft_types::{Batch, Entry, EntryPayload, NodeId, TypeConfig};
 use super::state::{Outcome, State};
+use crate::exec;
 
 const MAGIC: &[u8; 8] = b"WALRSNAP";
 const HEADER_BYTES: usize = 24;
@@ -217,7 +218,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
 /// Does what takes long (a flush, a large encoding) elsewhere: heartbeats and leases go on meanwhile.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    exec::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn apply_entry(applied: &mut Applied, entry: Entry) -> Vec<Outcome> {

@@ -13,13 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::hello::{Hello, Purpose};
 use super::{PeerError, Peers};
+use crate::net::{OwnedReadHalf, TcpStream};
 
 /// Longest frame.
 const FRAME_BYTES_MAX: usize = 64 << 20;

@@ -16,7 +16,8 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+
+use crate::net::TcpStream;
 
 const MAGIC: &[u8; 8] = b"WALRPEER";
 const VERSION: u32 = 1;

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 pub(crate) mod control;
@@ -16,6 +15,7 @@ pub(crate) mod hello;
 
 use self::control::Incoming;
 use self::hello::{Answer, Hello, Purpose, Verdict};
+use crate::net::{self, DetachedStream, TcpListener, TcpStream};
 
 /// Longest wait for a connection to be opened.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -68,7 +68,7 @@ pub struct DataConnection {
 struct Accepted {
     node_id: u64,
     run_id: u64,
-    stream: std::net::TcpStream,
+    stream: DetachedStream,
 }
 
 /// Data connections that other nodes have opened.
@@ -81,7 +81,7 @@ impl PeerListener {
     pub async fn accept(&mut self) -> Option<DataConnection> {
         loop {
             let Accepted { node_id, run_id, stream } = self.accepted.recv().await?;
-            match TcpStream::from_std(stream) {
+            match net::attach(stream) {
                 Ok(stream) => return Some(DataConnection { node_id, run_id, stream }),
                 Err(error) => tracing::warn!(node_id, %error, "a connection could not be taken over"),
             }
@@ -236,7 +236,7 @@ impl Acceptor {
         match hello.purpose {
             Purpose::Control | Purpose::Join => control::serve(stream, hello, self.requests.clone()).await,
             Purpose::Data => {
-                let accepted = Accepted { node_id: hello.from, run_id: hello.run_id, stream: stream.into_std()? };
+                let accepted = Accepted { node_id: hello.from, run_id: hello.run_id, stream: net::detach(stream)? };
                 // Without a taker the connection is closed.
                 let _ = self.data.send(accepted).await;
             }

@@ -11,10 +11,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::buffers::Reservation;
 use super::input::{Filled, Input};
@@ -28,6 +27,7 @@ use crate::log::rollover;
 use crate::log::topic::Topic;
 use crate::log::topics;
 use crate::log::writer::{Blocked, try_append};
+use crate::net::TcpStream;
 use crate::protocol::command::DEFAULT_FETCH_BYTES;
 use crate::protocol::frame::put_frame;
 use crate::protocol::{ErrorCode, FrameError, Frames, Records, Request, TopicSettings, reply};
@@ -186,13 +186,12 @@ impl Connection {
 
     fn check_deadline(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         let Some(deadline) = self.deadline() else { return Ok(()) };
-        let deadline = tokio::time::Instant::from_std(deadline);
         // Later deadlines leave the alarm alone: it is set anew when it goes off.
         if deadline < self.alarm.deadline() {
             self.alarm.as_mut().reset(deadline);
         }
         while self.alarm.as_mut().poll(cx).is_ready() {
-            if deadline <= tokio::time::Instant::now() {
+            if deadline <= Instant::now() {
                 return Err(self.missed());
             }
             self.alarm.as_mut().reset(deadline);

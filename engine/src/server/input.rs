@@ -10,9 +10,8 @@
 use std::io;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
-
 use super::buffers::{Buffer, Buffers};
+use crate::net::TcpStream;
 
 /// Up to so many bytes of an unfinished frame are set aside, and the read buffer given back.
 const ASIDE_BYTES_MAX: usize = 16 << 10;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 pub mod buffers;
@@ -22,6 +21,7 @@ mod writes;
 
 use self::connection::Connection;
 use crate::broker::Broker;
+use crate::net::{TcpListener, TcpStream};
 use crate::protocol::{ErrorCode, reply};
 
 /// How long connections may take to send what they owe when the broker stops.

@@ -2,10 +2,11 @@
 
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::net::TcpStream;
 
 /// From so many unsent bytes on, nothing more is read from the connection.
 const FULL_BYTES: usize = 256 << 10;

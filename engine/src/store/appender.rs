@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::SegmentSpec;
 use super::batch::Batch;
@@ -21,6 +21,7 @@ use super::disk;
 use super::format::{BatchHeader, DATA_START, FileHeader};
 use super::pool::lock;
 use super::segment::Inner;
+use crate::clock::now_ms;
 use crate::types::Tier;
 
 /// First step of the space reserved for a segment; doubles up to [`RESERVE_MAX_BYTES`].
@@ -189,7 +190,7 @@ pub(super) fn prepare(segment: Arc<Inner>) -> Option<Write> {
             epoch: segment.spec.epoch,
             base_index: batch.base_index,
             count: 0,
-            timestamp_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64,
+            timestamp_ms: now_ms(),
         });
     }
     match make_place(&segment, position + batch.total_bytes() as u64, reserved_end) {
@@ -217,6 +218,19 @@ pub(super) fn write_here(segment: &Arc<Inner>) -> bool {
     }
     complete(write, result);
     true
+}
+
+/// Writes the first pending batch here and now, or leaves it to the journal if that is to share its
+/// flush.
+pub(super) fn write_next(segment: Arc<Inner>) {
+    let Some(write) = prepare(segment) else { return };
+    if write.wants_journal() {
+        let shared = Arc::clone(&write.segment.shared);
+        shared.journal.submit(write);
+    } else {
+        let result = write.run();
+        complete(write, result);
+    }
 }
 
 /// Somebody waits for the record before `index`: writes what is pending up to there, or sees to it

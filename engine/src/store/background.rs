@@ -2,9 +2,13 @@
 
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+#[cfg(not(feature = "sim"))]
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+#[cfg(not(feature = "sim"))]
 use std::thread::{self, JoinHandle};
+#[cfg(not(feature = "sim"))]
 use std::time::{Duration, Instant};
 
 use super::Shared;
@@ -13,6 +17,7 @@ use super::pool::lock;
 use super::segment::Inner;
 
 /// Segments that are flushed at the same time.
+#[cfg(not(feature = "sim"))]
 const FLUSH_THREADS: usize = 8;
 
 /// Work for the background thread.
@@ -73,11 +78,13 @@ impl Background {
 }
 
 /// Starts the thread.
+#[cfg(not(feature = "sim"))]
 pub(super) fn start(shared: &Arc<Shared>, tasks: Receiver<Task>) -> io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     thread::Builder::new().name("walrus-background".into()).spawn(move || run(&shared, &tasks))
 }
 
+#[cfg(not(feature = "sim"))]
 fn run(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
     let interval = Duration::from_millis(shared.flush_interval_ms);
     let mut next_flush = Instant::now() + interval;
@@ -93,7 +100,7 @@ fn run(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
     }
 }
 
-fn perform(shared: &Shared, task: Task) {
+pub(super) fn perform(shared: &Shared, task: Task) {
     match task {
         Task::Writeback { segment, position, length } => {
             if let Ok(file) = shared.files.get(segment.spec.uid) {
@@ -114,7 +121,7 @@ fn perform(shared: &Shared, task: Task) {
     }
 }
 
-fn flush_dirty(shared: &Shared) {
+pub(super) fn flush_dirty(shared: &Shared) {
     if let Err(error) = shared.files.sync_dir() {
         tracing::warn!(%error, "flushing the segment directory failed");
     }
@@ -123,6 +130,7 @@ fn flush_dirty(shared: &Shared) {
 }
 
 /// Flushes segments, several at once: the device and the file system's journal take many together.
+#[cfg(not(feature = "sim"))]
 fn flush_all(segments: &[Arc<Inner>]) {
     let share = segments.len().div_ceil(FLUSH_THREADS).max(1);
     thread::scope(|scope| {
@@ -130,6 +138,12 @@ fn flush_all(segments: &[Arc<Inner>]) {
             scope.spawn(move || some.iter().for_each(flush_or_fail));
         }
     });
+}
+
+/// Flushes segments, one after the other: there is one thread.
+#[cfg(feature = "sim")]
+fn flush_all(segments: &[Arc<Inner>]) {
+    segments.iter().for_each(flush_or_fail);
 }
 
 /// A failed flush is never tried again: the kernel may have dropped the pages (design: failure

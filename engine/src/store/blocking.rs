@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::Shared;
-use super::appender::{complete, prepare};
+use super::appender::write_next;
 
 /// Enough to keep a device busy; one would serialise the topics behind each flush.
 const THREADS: usize = 4;
@@ -21,12 +21,6 @@ pub(super) fn start(shared: &Arc<Shared>) -> std::io::Result<Vec<JoinHandle<()>>
 
 fn run(shared: &Arc<Shared>) {
     while let Some(segment) = shared.queue.pop_blocking() {
-        let Some(write) = prepare(segment) else { continue };
-        if write.wants_journal() {
-            shared.journal.submit(write);
-        } else {
-            let result = write.run();
-            complete(write, result);
-        }
+        write_next(segment);
     }
 }

@@ -24,6 +24,11 @@ use super::format::{BATCH_HEADER_BYTES, BatchHeader, DATA_START};
 use super::pool::{CHUNK_BYTES, lock};
 use super::segment::{Inner, State};
 use super::{Observer, Recovered, Segment, SegmentSpec, Store, StoreError, recovery};
+#[cfg(feature = "sim")]
+use crate::sim::{
+    bugs::{self, Bug},
+    promises,
+};
 use crate::types::{SegmentUid, Tier};
 
 /// Why a batch from elsewhere was not taken.
@@ -152,6 +157,10 @@ impl Store {
         let promised: HashMap<SegmentUid, u64> =
             segments.iter().map(|(segment, _)| (segment.spec().uid, segment.promised())).collect();
         self.running.shared.fences.record(promised.keys().copied(), |entry| {
+            #[cfg(feature = "sim")]
+            if bugs::is_on(Bug::FenceNotPersisted) {
+                return;
+            }
             entry.promised = entry.promised.max(promised[&entry.uid]);
         })?;
         Ok(segments.iter().map(|(segment, epoch)| segment.inner().standing(*epoch)).collect())
@@ -206,6 +215,8 @@ impl Segment {
         }
         let taken = state.take_raw(&bytes[range.start..last_range.end], next, end_index, inner);
         drop(state);
+        #[cfg(feature = "sim")]
+        promises::taken(&inner.shared.disk, inner.spec.uid, epoch);
         if taken.is_err() {
             // What fills the pool may belong to nobody who waits.
             inner.shared.queue.kick();
@@ -400,6 +411,7 @@ impl Inner {
 
     /// Waits until everything that was taken is stored, or never will be.
     pub(super) fn settle(self: &Arc<Self>) {
+        self.write_all_here();
         let segment = Segment::of(self);
         self.waiters.until_blocking(|| {
             // Again at each look: who was writing may have left the rest to us.
@@ -417,6 +429,8 @@ impl Inner {
         if state.promised > epoch {
             return Err(RawError::Promised { promised: state.promised });
         }
+        #[cfg(feature = "sim")]
+        promises::told(&self.shared.disk, self.spec.uid, epoch);
         let length = self.watermark();
         // Damage in the midst says nothing about what came last; damage at the end may have
         // swallowed more.

@@ -28,6 +28,10 @@ pub trait Disk: Send + Sync + std::fmt::Debug {
         self.read(file, position, &mut bytes)?;
         Ok(bytes)
     }
+    /// Id of the machine's run. Once it is another one, what was not flushed may be gone.
+    fn boot_id(&self) -> String {
+        sys::boot_id()
+    }
     /// Is this the real thing, so that writes may be handed to the kernel in other ways too?
     fn is_real(&self) -> bool {
         false
@@ -93,6 +97,15 @@ mod sys {
     use std::fs::File;
     use std::io::{self, IoSlice};
     use std::os::fd::AsRawFd;
+
+    /// The kernel's id of this boot. Where there is none, each start counts as another boot, which
+    /// errs on the side of reporting a possible loss.
+    pub(super) fn boot_id() -> String {
+        match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+            Ok(id) => id.trim().to_owned(),
+            Err(_) => crate::random::random_u128().map_or_else(|_| String::new(), |id| format!("{id:032x}")),
+        }
+    }
 
     /// The kernel takes no more pieces than this in one call (`UIO_MAXIOV`).
     const PIECES_MAX: usize = 1024;

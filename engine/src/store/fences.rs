@@ -151,6 +151,10 @@ impl Fences {
             let inner = lock(&self.inner);
             segments.iter().copied().filter(|uid| inner.entries.contains_key(uid)).collect()
         };
+        #[cfg(feature = "sim")]
+        for uid in &known {
+            crate::sim::promises::forgotten(&lock(&self.inner).disk, *uid);
+        }
         self.record(known, |entry| entry.forgotten = true)
     }
 }

@@ -34,25 +34,27 @@ struct Record {
 pub(super) struct Identity {
     path: PathBuf,
     record: Record,
+    boot_id: String,
     machine_crashed: bool,
     /// Held for as long as this lives; the kernel releases it when the process ends.
     _lock: File,
 }
 
 impl Identity {
-    /// Locks the directory (made if it is missing) and reads or makes its identity.
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// Locks the directory (made if it is missing) and reads or makes its identity. `boot_id`: of
+    /// the machine now.
+    pub(super) fn open(dir: &Path, boot_id: String) -> Result<Self, StoreError> {
         let failed = |error| StoreError::io(format!("opening the data directory {}", dir.display()), error);
         fs::create_dir_all(dir).map_err(failed)?;
         let lock = take_lock(dir)?;
         let path = dir.join("store.json");
         let record = match fs::read(&path) {
             Ok(bytes) => check(dir, &bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fresh().map_err(failed)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fresh(&boot_id).map_err(failed)?,
             Err(error) => return Err(failed(error)),
         };
-        let machine_crashed = !record.clean && record.boot_id != boot_id();
-        Ok(Identity { path, record, machine_crashed, _lock: lock })
+        let machine_crashed = !record.clean && record.boot_id != boot_id;
+        Ok(Identity { path, record, boot_id, machine_crashed, _lock: lock })
     }
 
     /// Random id made once with the directory.
@@ -82,7 +84,7 @@ impl Identity {
     pub(super) fn begin_run(&mut self) -> Result<(), StoreError> {
         let failed = |error| StoreError::io(format!("writing {}", self.path.display()), error);
         self.record.crashes += u64::from(self.machine_crashed);
-        self.record.boot_id = boot_id();
+        self.record.boot_id.clone_from(&self.boot_id);
         self.record.journal_id = random_hex(8).map_err(failed)?;
         self.record.clean = false;
         self.write(&self.record).map_err(failed)
@@ -131,11 +133,11 @@ fn check(dir: &Path, bytes: &[u8]) -> Result<Record, StoreError> {
     serde_json::from_slice(bytes).map_err(failed)
 }
 
-fn fresh() -> io::Result<Record> {
+fn fresh(boot_id: &str) -> io::Result<Record> {
     Ok(Record {
         format_version: FORMAT_VERSION,
         disk_id: random_hex(16)?,
-        boot_id: boot_id(),
+        boot_id: boot_id.to_owned(),
         journal_id: random_hex(8)?,
         clean: true,
         crashes: 0,
@@ -145,20 +147,11 @@ fn fresh() -> io::Result<Record> {
 /// `bytes` random bytes as hex digits.
 fn random_hex(bytes: usize) -> io::Result<String> {
     let mut random = vec![0; bytes];
-    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    crate::random::fill(&mut random)?;
     let mut hex = String::with_capacity(bytes * 2);
     for byte in random {
         // Writing to a string cannot fail.
         let _ = write!(hex, "{byte:02x}");
     }
     Ok(hex)
-}
-
-/// The kernel's id of this boot. Where there is none, each start counts as another boot, which
-/// errs on the side of reporting a possible loss.
-fn boot_id() -> String {
-    match fs::read_to_string("/proc/sys/kernel/random/boot_id") {
-        Ok(id) => id.trim().to_owned(),
-        Err(_) => random_hex(16).unwrap_or_default(),
-    }
 }

@@ -15,6 +15,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+#[cfg(not(feature = "sim"))]
 use std::thread::{self, JoinHandle};
 
 use super::appender::{Write, complete};
@@ -26,7 +27,7 @@ use super::pool::lock;
 use super::segment::Inner;
 use super::{Shared, StoreError};
 
-const HALF_BYTES: u64 = 32 * 1024 * 1024;
+const HALF_BYTES: u64 = if cfg!(feature = "sim") { 2 << 20 } else { 32 << 20 };
 const PAGE: u64 = 4096;
 /// A round takes no more batches once it holds this much.
 const ROUND_BYTES_MAX: usize = 1024 * 1024;
@@ -64,6 +65,12 @@ impl Journal {
     pub(super) fn submit(&self, write: Write) {
         lock(&self.queue).writes.push(write);
         self.arrived.notify_one();
+    }
+
+    /// Is there nothing to write?
+    #[cfg(feature = "sim")]
+    pub(super) fn is_idle(&self) -> bool {
+        lock(&self.queue).writes.is_empty()
     }
 
     /// Ends the thread once everything submitted is done.
@@ -104,16 +111,17 @@ impl Journal {
 }
 
 /// Starts the journal's thread.
+#[cfg(not(feature = "sim"))]
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     thread::Builder::new().name("walrus-journal".into()).spawn(move || {
-        let mut writer = Writer { shared, file: None, position: 0, sequence: 0, touched: Vec::new() };
-        writer.run();
+        let mut writer = Writer::new(shared);
+        while writer.write_next() {}
     })
 }
 
-/// The one thread that writes the journal.
-struct Writer {
+/// The one who writes the journal.
+pub(super) struct Writer {
     shared: Arc<Shared>,
     file: Option<File>,
     position: u64,
@@ -123,23 +131,27 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&mut self) {
-        loop {
-            let writes = self.shared.journal.next_round();
-            if writes.is_empty() {
-                return;
-            }
-            let result = self.write_round(&writes);
-            for write in writes {
-                let result = match &result {
-                    // The journal has it durably; its own file follows, flushed later.
-                    Ok(()) => write.run_unsynced(),
-                    Err(error) => Err(copy_of(error)),
-                };
-                self.touch(&write.segment);
-                complete(write, result);
-            }
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Writer { shared, file: None, position: 0, sequence: 0, touched: Vec::new() }
+    }
+
+    /// Waits for the next round and writes it. False: the journal was stopped.
+    pub(super) fn write_next(&mut self) -> bool {
+        let writes = self.shared.journal.next_round();
+        if writes.is_empty() {
+            return false;
         }
+        let result = self.write_round(&writes);
+        for write in writes {
+            let result = match &result {
+                // The journal has it durably; its own file follows, flushed later.
+                Ok(()) => write.run_unsynced(),
+                Err(error) => Err(copy_of(error)),
+            };
+            self.touch(&write.segment);
+            complete(write, result);
+        }
+        true
     }
 
     fn write_round(&mut self, writes: &[Write]) -> io::Result<()> {

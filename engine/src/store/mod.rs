@@ -20,8 +20,9 @@
 mod appender;
 mod background;
 mod batch;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "sim")))]
 mod bell;
+#[cfg(not(feature = "sim"))]
 mod blocking;
 #[cfg(test)]
 mod conformance;
@@ -38,14 +39,17 @@ mod pool;
 mod reader;
 mod recovery;
 mod segment;
-#[cfg(target_os = "linux")]
+#[cfg(feature = "sim")]
+mod tasks;
+#[cfg(not(feature = "sim"))]
+mod threads;
+#[cfg(all(target_os = "linux", not(feature = "sim")))]
 mod uring;
 mod waiters;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
@@ -53,13 +57,16 @@ pub use batch::Batch;
 pub use copies::{Certainty, RawBatches, RawError, Standing};
 pub use segment::Segment;
 
-use background::{Background, Task};
+use background::Background;
 use disk::{Disk, RealDisk};
 use fences::Fences;
 use files::Files;
 use identity::Identity;
 use pool::{Pool, lock};
 use segment::State;
+#[cfg(feature = "sim")]
+use tasks::{self as threads, self as bell};
+use threads::Threads;
 
 use crate::types::{SegmentUid, Tier};
 
@@ -293,13 +300,6 @@ struct Running {
     threads: Mutex<Option<Threads>>,
 }
 
-#[derive(Debug)]
-struct Threads {
-    writers: Vec<JoinHandle<()>>,
-    journal: JoinHandle<()>,
-    background: JoinHandle<()>,
-}
-
 impl Store {
     /// Opens or creates the data directory, takes its lock, and replays the journal.
     pub fn open(config: StoreConfig) -> Result<Store, StoreError> {
@@ -308,7 +308,7 @@ impl Store {
 
     /// As [`Store::open`], on another disk than the real one.
     pub fn open_on(config: StoreConfig, disk: Arc<dyn Disk>) -> Result<Store, StoreError> {
-        let mut identity = Identity::open(&config.data_dir)?;
+        let mut identity = Identity::open(&config.data_dir, disk.boot_id())?;
         let path = config.data_dir.join("segments");
         let files = Files::open(path.clone(), descriptor_budget())
             .map_err(|error| StoreError::io(format!("opening {}", path.display()), error))?;
@@ -320,7 +320,7 @@ impl Store {
         let machine_crashed = identity.machine_crashed();
         identity.begin_run()?;
         let fences = Fences::open(config.data_dir.join("fences"), identity.crashes(), Arc::clone(&disk))?;
-        let (queue, bell_fd) = make_queue(&config, &*disk);
+        let (queue, waking) = threads::make_queue(&config, &*disk);
         let (background, tasks) = Background::new();
         let shared = Arc::new(Shared {
             disk,
@@ -338,12 +338,10 @@ impl Store {
         if config.hand_over_always {
             shared.slow_writes.pin();
         }
-        let started = |error| StoreError::io("starting the store's threads", error);
-        let writers = start_writers(&shared, bell_fd).map_err(started)?;
-        let journal = journal::start(&shared).map_err(started)?;
-        let background = background::start(&shared, tasks).map_err(started)?;
-        let backend = if bell_fd.is_some() { "io_uring" } else { "blocking" };
-        let threads = Mutex::new(Some(Threads { writers, journal, background }));
+        let backend = threads::backend(&waking);
+        let threads = Threads::start(&shared, waking, tasks);
+        let threads = threads.map_err(|error| StoreError::io("starting the store's threads", error))?;
+        let threads = Mutex::new(Some(threads));
         Ok(Store { running: Arc::new(Running { shared, config, backend, identity, threads }) })
     }
 
@@ -418,14 +416,7 @@ impl Store {
 impl Running {
     fn stop(&self) {
         let Some(threads) = lock(&self.threads).take() else { return };
-        // The order of the data flow: nothing is handed to a thread that has ended.
-        self.shared.queue.stop();
-        let writers_ended = threads.writers.into_iter().all(|thread| thread.join().is_ok());
-        self.shared.journal.stop();
-        let journal_ended = threads.journal.join().is_ok();
-        self.shared.background.send(Task::Stop);
-        let flushed = threads.background.join().is_ok();
-        if writers_ended && journal_ended && flushed {
+        if threads.stop(&self.shared) {
             self.identity.end_run();
         }
     }
@@ -440,32 +431,4 @@ impl Drop for Running {
 /// Segments keep half of the process's descriptors at most; the rest is for connections.
 fn descriptor_budget() -> usize {
     (files::descriptor_limit() / 2).clamp(8, 4096) as usize
-}
-
-#[cfg(target_os = "linux")]
-fn make_queue(config: &StoreConfig, disk: &dyn Disk) -> (appender::Queue, Option<i32>) {
-    if config.disable_io_uring || !disk.is_real() || !uring::is_available() {
-        return (appender::Queue::new(None), None);
-    }
-    match bell::Bell::new() {
-        Ok(bell) => {
-            let fd = bell.fd();
-            (appender::Queue::new(Some(bell)), Some(fd))
-        }
-        Err(_) => (appender::Queue::new(None), None),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn make_queue(_config: &StoreConfig, _disk: &dyn Disk) -> (appender::Queue, Option<i32>) {
-    (appender::Queue::new(None), None)
-}
-
-fn start_writers(shared: &Arc<Shared>, bell_fd: Option<i32>) -> io::Result<Vec<JoinHandle<()>>> {
-    #[cfg(target_os = "linux")]
-    if let Some(fd) = bell_fd {
-        return uring::start(shared, fd);
-    }
-    let _ = bell_fd;
-    blocking::start(shared)
 }

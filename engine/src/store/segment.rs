@@ -280,6 +280,7 @@ impl Segment {
 
     /// Blocking form of [`Segment::poll_watermark`].
     pub fn wait_watermark_blocking(&self, index: u64) -> Result<(), StoreError> {
+        self.inner.write_all_here();
         block_on(|cx| self.poll_watermark(index, cx))
     }
 
@@ -418,6 +419,11 @@ impl Inner {
         } else {
             shared.queue.push(Arc::clone(self));
         }
+    }
+
+    /// In the simulation whoever blocks has to write what it waits for: nobody else can run.
+    pub(super) fn write_all_here(self: &Arc<Self>) {
+        while cfg!(feature = "sim") && appender::write_here(self) {}
     }
 
     /// First index that is not durable.

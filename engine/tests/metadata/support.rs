@@ -56,6 +56,7 @@ impl Group {
         let listener = TcpListener::bind(address).expect("the port is free");
         Setup {
             dir: self.dir(node_id),
+            clock: walrus_engine::clock::BootClock::shared(),
             node_id,
             disk_id: format!("disk {node_id}.{}", self.disks.get(&node_id).unwrap_or(&0)),
             peer_address: listener.local_addr().expect("is bound").to_string(),
