@@ -205,8 +205,12 @@ pub(super) async fn watch_elections(agent: Arc<Agent>, patience: Duration) {
             }
             continue;
         }
-        let found = metrics.wait_for(|metrics| metrics.current_leader.is_some());
-        if timeout(patience, found).await.is_err() {
+        let found = timeout(patience, metrics.wait_for(|metrics| metrics.current_leader.is_some())).await;
+        if matches!(found, Ok(Err(_))) {
+            // Raft has stopped, and nothing will ever change.
+            return;
+        }
+        if found.is_err() {
             let pause = random_u64().unwrap_or(0) % 300;
             sleep(Duration::from_millis(pause)).await;
             if leaderless(&agent) {

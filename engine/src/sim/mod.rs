@@ -19,10 +19,26 @@ pub mod promises;
 pub mod random;
 pub mod trace;
 
+use std::cell::Cell;
+use std::time::Duration;
+
+thread_local! {
+    /// For who looks at a node from outside.
+    static DRIVER_TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// How long the simulation has been running, the same on all nodes.
+pub fn elapsed() -> Duration {
+    turmoil::sim_elapsed().unwrap_or_else(|| DRIVER_TIME.get())
+}
+
+/// The driver of the simulation has come to this time.
+pub fn set_elapsed(time: Duration) {
+    DRIVER_TIME.set(time);
+}
+
 /// What the clock on the wall shows.
 pub mod clock {
-    use std::time::Duration;
-
     /// When the simulation begins, in milliseconds since 1970.
     const EPOCH_MS: u64 = 1_600_000_000_000;
 
@@ -30,12 +46,4 @@ pub mod clock {
     pub fn now_ms() -> u64 {
         EPOCH_MS + super::elapsed().as_millis() as u64
     }
-
-    /// Nothing has been simulated yet.
-    pub(super) const START: Duration = Duration::ZERO;
-}
-
-/// How long the simulation has been running, the same on all nodes.
-pub fn elapsed() -> std::time::Duration {
-    turmoil::sim_elapsed().unwrap_or(clock::START)
 }

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
+use super::elapsed;
 use super::random::mix;
 
 /// Notes that are kept; older ones go.
@@ -34,8 +35,6 @@ struct Trace {
     events: u64,
     notes: VecDeque<Note>,
     print: bool,
-    /// For what happens outside of any node.
-    time: Duration,
 }
 
 thread_local! {
@@ -45,11 +44,6 @@ thread_local! {
 /// Begins anew. `print`: everything goes to the standard output as well.
 pub fn start(print: bool) {
     TRACE.replace(Trace { print, ..Trace::default() });
-}
-
-/// The driver of the simulation has come to this time.
-pub fn set_time(time: Duration) {
-    TRACE.with_borrow_mut(|trace| trace.time = time);
 }
 
 /// The hash over everything so far, and the number of events in it.
@@ -66,7 +60,7 @@ pub fn notes() -> Vec<Note> {
 pub fn event(what: &str, numbers: &[u64], bytes: &[u8]) {
     let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes);
     TRACE.with_borrow_mut(|trace| {
-        let now = trace.now();
+        let now = elapsed();
         let words = [now.as_nanos() as u64, bytes.len() as u64, crc];
         for word in words.iter().chain(numbers) {
             trace.hash = mix(trace.hash.rotate_left(5) ^ word);
@@ -83,7 +77,7 @@ pub fn note(place: impl Into<String>, what: impl Into<String>) {
     let (place, what) = (place.into(), what.into());
     event("note", &[], format!("{place} {what}").as_bytes());
     TRACE.with_borrow_mut(|trace| {
-        let note = Note { at: trace.now(), place, what };
+        let note = Note { at: elapsed(), place, what };
         if trace.print {
             println!("{note}");
         }
@@ -92,10 +86,4 @@ pub fn note(place: impl Into<String>, what: impl Into<String>) {
         }
         trace.notes.push_back(note);
     });
-}
-
-impl Trace {
-    fn now(&self) -> Duration {
-        turmoil::sim_elapsed().unwrap_or(self.time)
-    }
 }

@@ -80,14 +80,14 @@ impl Threads {
 async fn write(shared: Arc<Shared>, bell: Bell) {
     let mut journal = journal::Writer::new(Arc::clone(&shared));
     loop {
-        bell.0.notified().await;
-        sleep(Duration::from_micros(random::next() % DISK_US_MAX)).await;
         while let Some(segment) = shared.queue.pop_or_sleep() {
             write_next(segment);
         }
         while !shared.journal.is_idle() {
             journal.write_next();
         }
+        bell.0.notified().await;
+        sleep(Duration::from_micros(random::next() % DISK_US_MAX)).await;
     }
 }
 

@@ -32,9 +32,9 @@ impl Dice {
 /// How a link is disturbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
-    /// Messages wait.
+    /// Messages wait until the link is mended, as if they had been sent again.
     Held,
-    /// Messages are lost.
+    /// Messages are lost, and with them the connections: both ends wait for what never comes.
     Lost,
     /// Messages in this direction are lost.
     LostOneWay,
@@ -57,6 +57,8 @@ pub struct Faults {
     hosts: Vec<Rc<Host>>,
     ongoing: Vec<Ongoing>,
     next: Duration,
+    /// No more than so many at a time.
+    ongoing_max: usize,
     /// Machines that may lose their power: one less than a write quorum, where that loses records.
     may_lose_power: Vec<u64>,
 }
@@ -65,13 +67,14 @@ impl Faults {
     pub fn new(mut dice: Dice, hosts: Vec<Rc<Host>>, all_may_lose_power: bool) -> Self {
         let one = 1 + dice.below(hosts.len() as u64);
         let may_lose_power = if all_may_lose_power { hosts.iter().map(|host| host.id).collect() } else { vec![one] };
-        Faults { dice, hosts, ongoing: Vec::new(), next: Duration::ZERO, may_lose_power }
+        let ongoing_max = 1 + dice.below(4) as usize;
+        Faults { dice, hosts, ongoing: Vec::new(), next: Duration::ZERO, ongoing_max, may_lose_power }
     }
 
     /// Ends what is over, and begins something new when it is time.
     pub fn step(&mut self, sim: &mut Sim<'_>, now: Duration) {
         self.end(sim, now);
-        if now < self.next {
+        if now < self.next || self.ongoing.len() >= self.ongoing_max {
             return;
         }
         // Short pauses are more frequent than long ones: faults that meet are what matters.
@@ -197,8 +200,8 @@ impl Faults {
 
     fn kind_and_time(&mut self) -> (Cut, Duration) {
         let kind = match self.dice.below(10) {
-            0..5 => Cut::Held,
-            5..8 => Cut::Lost,
+            0..7 => Cut::Held,
+            7 => Cut::Lost,
             _ => Cut::LostOneWay,
         };
         let time = if self.dice.below(2) == 0 { self.dice.ms(20, 350) } else { self.dice.ms(350, 3500) };

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use turmoil::Sim;
-use walrus_engine::sim::{bugs, promises, random, trace};
+use walrus_engine::sim::{self, bugs, promises, random, trace};
 use walrus_engine::types::Tier;
 
 use crate::Options;
@@ -21,7 +21,9 @@ const BOOT_MAX: Duration = Duration::from_secs(20);
 /// How long things go wrong.
 const TROUBLE: Duration = Duration::from_secs(8);
 /// Longest time from the end of all faults until everything is answered and readable everywhere.
-const CALM_MAX: Duration = Duration::from_secs(30);
+const CALM_MAX: Duration = Duration::from_secs(90);
+/// A run that takes so long runs in circles: it is ended by a signal.
+const REAL_SECONDS_MAX: u32 = 120;
 /// Notes that are printed with a broken promise.
 const NOTES_SHOWN: usize = 80;
 
@@ -56,6 +58,8 @@ impl Plan {
 /// Runs a seed and says how it went; false if a promise was broken.
 pub fn one(seed: u64, options: &Options) -> bool {
     random::seed(seed);
+    // SAFETY: a plain system call. Its signal ends this process.
+    unsafe { libc::alarm(REAL_SECONDS_MAX) };
     trace::start(options.trace);
     let bug = options.bug.as_ref().and_then(|name| bugs::ALL.iter().find(|(known, _)| known == name));
     if let Some((_, bug)) = bug {
@@ -158,13 +162,13 @@ impl Run {
             if self.sim.elapsed() >= deadline {
                 return Err(vec![format!("L: within {longest:?} this should have come true: {what}")]);
             }
-            trace::set_time(self.sim.elapsed());
+            sim::set_elapsed(self.sim.elapsed());
             if trouble {
                 let now = self.sim.elapsed();
                 self.faults.step(&mut self.sim, now);
             }
             self.sim.step().map_err(|error| vec![format!("a node gave up: {error}")])?;
-            trace::set_time(self.sim.elapsed());
+            sim::set_elapsed(self.sim.elapsed());
             self.look()?;
         }
         Ok(())

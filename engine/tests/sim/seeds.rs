@@ -25,7 +25,9 @@ fn run(seed: u64, bug: Option<&str>) -> Output {
 
 fn text(output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    format!("{out}{err}")
+    let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+    let end = signal.map_or(String::new(), |signal| format!("the run was ended by signal {signal}\n"));
+    format!("{out}{err}{end}")
 }
 
 /// Runs seeds, as many at a time as there are processors, until `each` says that it is enough.
@@ -55,7 +57,7 @@ pub fn run_all(seeds: Range<u64>) -> bool {
     let failed = Mutex::new(Vec::new());
     in_parallel(seeds.clone(), None, |seed, output| {
         if !output.status.success() {
-            println!("{}", text(&output));
+            println!("seed {seed}:\n{}", text(&output));
             failed.lock().expect("nobody panics here").push(seed);
         }
         true
@@ -85,7 +87,7 @@ pub fn find_bug(bug: &str, seeds: Range<u64>) -> bool {
     let found = found.into_inner().expect("nobody panics here");
     match found {
         Some((seed, text)) => {
-            let property = text.lines().nth(1).unwrap_or_default().trim();
+            let property = text.lines().find(|line| line.starts_with("  ")).unwrap_or(&text).trim();
             println!(
                 "bug {bug}: found by seed {seed}, number {} of {}: {property}",
                 seed - seeds.start + 1,

@@ -1,7 +1,7 @@
 //! The checker itself: it must accept a sound history and fail on each kind of violation.
 
-use super::*;
 use super::super::history::Fetch;
+use super::*;
 
 fn id(producer: u32, sequence: u64) -> Id {
     Id { producer, sequence }
