@@ -205,7 +205,8 @@ pub(super) async fn watch_elections(agent: Arc<Agent>, patience: Duration) {
             }
             continue;
         }
-        let found = timeout(patience, metrics.wait_for(|metrics| metrics.current_leader.is_some())).await;
+        let found = metrics.wait_for(|metrics| metrics.current_leader.is_some());
+        let found = timeout(patience, found).await.map(|found| found.map(drop));
         if matches!(found, Ok(Err(_))) {
             // Raft has stopped, and nothing will ever change.
             return;

@@ -23,7 +23,7 @@ const TROUBLE: Duration = Duration::from_secs(8);
 /// Longest time from the end of all faults until everything is answered and readable everywhere.
 const CALM_MAX: Duration = Duration::from_secs(90);
 /// A run that takes so long runs in circles: it is ended by a signal.
-const REAL_SECONDS_MAX: u32 = 120;
+const REAL_SECONDS_MAX: u32 = 60;
 /// Notes that are printed with a broken promise.
 const NOTES_SHOWN: usize = 80;
 
