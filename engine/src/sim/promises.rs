@@ -12,6 +12,8 @@ use crate::types::SegmentUid;
 struct Promises {
     /// The newest epoch that a recovery was told of, by disk and segment.
     told: BTreeMap<(usize, SegmentUid), u64>,
+    /// The disk that has promised something last, until somebody asks.
+    newest: Option<usize>,
     broken: Option<String>,
 }
 
@@ -19,8 +21,18 @@ thread_local! {
     static PROMISES: RefCell<Promises> = RefCell::default();
 }
 
+/// What tells disks from each other.
+pub fn address(disk: &Arc<dyn Disk>) -> usize {
+    Arc::as_ptr(disk).cast::<()>() as usize
+}
+
 fn key(disk: &Arc<dyn Disk>, uid: SegmentUid) -> (usize, SegmentUid) {
-    (Arc::as_ptr(disk).cast::<()>() as usize, uid)
+    (address(disk), uid)
+}
+
+/// The disk that has made the newest promise since the last call.
+pub fn take_newest() -> Option<usize> {
+    PROMISES.with_borrow_mut(|promises| promises.newest.take())
 }
 
 /// A recovery is about to hear that nothing older than `epoch` will be taken.
@@ -28,6 +40,7 @@ pub(crate) fn told(disk: &Arc<dyn Disk>, uid: SegmentUid, epoch: u64) {
     PROMISES.with_borrow_mut(|promises| {
         let told = promises.told.entry(key(disk, uid)).or_default();
         *told = epoch.max(*told);
+        promises.newest = Some(address(disk));
     });
     trace::note("fence", format!("segment {uid}: nothing older than epoch {epoch} is taken"));
 }

@@ -11,7 +11,8 @@ use turmoil::Sim;
 use walrus_engine::config::Config;
 use walrus_engine::node::{Machine, Node};
 use walrus_engine::sim::probe::Probe;
-use walrus_engine::sim::trace;
+use walrus_engine::sim::{promises, trace};
+use walrus_engine::store::disk::Disk;
 
 use crate::client::PORT;
 use crate::clock::SimClock;
@@ -55,6 +56,12 @@ impl Host {
     /// A look into the node, once it runs.
     pub fn probe(&self) -> Option<Probe> {
         self.probe.borrow().clone()
+    }
+
+    /// What tells its disk from others.
+    pub fn disk_address(&self) -> usize {
+        let disk: Arc<dyn Disk> = Arc::<SimDisk>::clone(&self.disk);
+        promises::address(&disk)
     }
 
     fn dir(&self) -> PathBuf {

@@ -4,9 +4,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use turmoil::Sim;
-use walrus_engine::sim::trace;
+use walrus_engine::sim::{promises, trace};
 
 use crate::cluster::{CLIENTS, Host};
+
+/// What messages of a link take that was slow for a while.
+const LATENCY_AFTER: Duration = Duration::from_millis(2);
 
 /// Numbers of its own, so that the schedule does not depend on what nodes and clients draw.
 pub struct Dice(u64);
@@ -57,6 +60,8 @@ pub struct Faults {
     hosts: Vec<Rc<Host>>,
     ongoing: Vec<Ongoing>,
     next: Duration,
+    /// Whom to cut off for the second time, and when.
+    second_cut: Option<(Duration, Rc<Host>)>,
     /// No more than so many at a time.
     ongoing_max: usize,
     /// Machines that may lose their power: one less than a write quorum, where that loses records.
@@ -68,12 +73,14 @@ impl Faults {
         let one = 1 + dice.below(hosts.len() as u64);
         let may_lose_power = if all_may_lose_power { hosts.iter().map(|host| host.id).collect() } else { vec![one] };
         let ongoing_max = 1 + dice.below(4) as usize;
-        Faults { dice, hosts, ongoing: Vec::new(), next: Duration::ZERO, ongoing_max, may_lose_power }
+        Faults { dice, hosts, ongoing: Vec::new(), next: Duration::ZERO, second_cut: None, ongoing_max, may_lose_power }
     }
 
     /// Ends what is over, and begins something new when it is time.
     pub fn step(&mut self, sim: &mut Sim<'_>, now: Duration) {
         self.end(sim, now);
+        self.crash_after_promise(sim, now);
+        self.second_cuts(sim, now);
         if now < self.next || self.ongoing.len() >= self.ongoing_max {
             return;
         }
@@ -86,6 +93,9 @@ impl Faults {
     /// Ends everything.
     pub fn heal(&mut self, sim: &mut Sim<'_>) {
         trace::note("faults", "everything is mended");
+        if let Some((_, victim)) = self.second_cut.take() {
+            self.set_latency(sim, &victim, LATENCY_AFTER);
+        }
         self.end(sim, Duration::MAX);
     }
 
@@ -114,11 +124,12 @@ impl Faults {
 
     fn begin(&mut self, sim: &mut Sim<'_>, now: Duration) {
         match self.dice.below(100) {
-            0..30 => self.crash(sim, now, false),
-            30..42 => self.crash(sim, now, true),
-            42..46 => self.stop_in_order(now),
-            46..66 => self.isolate(sim, now),
-            66..98 => {
+            0..25 => self.crash(sim, now, false),
+            25..35 => self.crash(sim, now, true),
+            35..39 => self.stop_in_order(now),
+            39..62 => self.isolate(sim, now),
+            62..77 => self.stutter(sim, now),
+            77..97 => {
                 let (a, b) = self.pair();
                 self.cut(sim, now, a, b);
             }
@@ -132,11 +143,11 @@ impl Faults {
 
     /// Often one that matters: it leads a topic, or the metadata.
     fn victim(&mut self) -> Rc<Host> {
-        let kind = self.dice.below(4);
+        let kind = self.dice.below(5);
         let matters = |host: &&Rc<Host>| {
             host.probe().is_some_and(|probe| match kind {
-                0 => !probe.writable().is_empty(),
-                1 => probe.leads_raft(),
+                0 | 1 => !probe.writable().is_empty(),
+                2 => probe.leads_raft(),
                 _ => false,
             })
         };
@@ -184,11 +195,55 @@ impl Faults {
     /// Cuts a node off from all others, or all but one.
     fn isolate(&mut self, sim: &mut Sim<'_>, now: Duration) {
         let victim = self.victim();
-        let spared = self.dice.below(6);
+        let spared = self.dice.below(5);
         let (kind, time) = self.kind_and_time();
         for other in self.hosts.clone() {
             if other.id != victim.id && other.id != spared {
                 self.cut_as(sim, now + time, victim.name(), other.name(), kind);
+            }
+        }
+    }
+
+    /// A moment when promises are young is one at which to crash.
+    fn crash_after_promise(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        let Some(address) = promises::take_newest() else { return };
+        if self.dice.below(4) != 0 {
+            return;
+        }
+        let host = self.hosts.iter().find(|host| host.disk_address() == address).cloned();
+        if let Some(host) = host.filter(|host| host.up.get() && !self.is_going_down(host)) {
+            host.crash(sim, false);
+            self.ongoing.push(Ongoing { until: now + self.dice.ms(4, 60), what: What::Down(host) });
+        }
+    }
+
+    /// All that a leader says and hears comes late for a while, and then not at all for longer than a
+    /// lease: what it was told late must not last it longer.
+    fn stutter(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        let leads_only_topics =
+            |host: &&Rc<Host>| host.probe().is_some_and(|probe| !probe.writable().is_empty() && !probe.leads_raft());
+        let Some(victim) = self.hosts.iter().find(leads_only_topics).cloned() else { return };
+        if self.second_cut.is_some() {
+            return;
+        }
+        let latency = self.dice.ms(90, 145);
+        trace::note("network", format!("{}: everything takes {latency:?}", victim.name()));
+        self.set_latency(sim, &victim, latency);
+        self.second_cut = Some((now + self.dice.ms(400, 1200), victim));
+    }
+
+    fn set_latency(&self, sim: &Sim<'_>, victim: &Host, latency: Duration) {
+        for other in self.hosts.iter().filter(|other| other.id != victim.id) {
+            sim.set_link_latency(victim.name(), other.name(), latency);
+        }
+    }
+
+    fn second_cuts(&mut self, sim: &mut Sim<'_>, now: Duration) {
+        if let Some((_, victim)) = self.second_cut.take_if(|(at, _)| *at <= now) {
+            let until = now + self.dice.ms(1200, 2500);
+            self.set_latency(sim, &victim, LATENCY_AFTER);
+            for other in self.hosts.clone().iter().filter(|other| other.id != victim.id) {
+                self.cut_as(sim, until, victim.name(), other.name(), Cut::Held);
             }
         }
     }
