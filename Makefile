@@ -25,10 +25,11 @@ FEATURES := $(strip $(if $(call chosen,kafka),kafka) $(if $(call chosen,rocksdb)
 PLAIN  = CARGO_TARGET_DIR=$(TARGET) cargo
 TUNED  = RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$(NATIVE) cargo
 HARNESS = $(NATIVE)/release/harness
+SIM = $(PLAIN) test -q -p walrus-engine --features sim --test sim
 CLUSTER = python3 scripts/cluster.py --walrus $(TARGET)/release/walrus $(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-tla test-drivers test-harness bench-all bench-tune bench-micro harness \
+.PHONY: help setup build test test-sim sim test-tla test-drivers test-harness bench-all bench-tune bench-micro harness \
   cluster-bootstrap cluster-status cluster-kill cluster-restart cluster-down cluster-test lint clean tlc tlc-small tlc-deep tlc-mutants
 
 help: ## this list
@@ -43,8 +44,16 @@ build: ## the server and its command line client, in target/release (needs only 
 # The specification is checked where Python and Java are; TLC_REQUIRED=1 makes their absence an error.
 test: ## all tests of the engine and of the clients in docs/clients (needs only Rust); the specification, where Java is
 	$(PLAIN) test
+	@$(MAKE) --no-print-directory test-sim
 	@if [ -n "$(TLC_REQUIRED)" ] || python3 -c 'import tomllib' 2> /dev/null; then $(MAKE) --no-print-directory test-tla; \
 	else echo "SKIPPED: the TLA+ specifications are not checked: there is no Python 3.11 here"; fi
+
+# The simulation has the files' names from /proc.
+test-sim:
+	@if [ "$$(uname)" = Linux ]; then $(SIM); else echo "SKIPPED: the simulation needs Linux"; fi
+
+sim: ## simulate three nodes, one run a seed: SEEDS=1000, or one: SEED=42 TRACE=1, or BUG=lease-from-reply
+	$(SIM) -- $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200) --first $(or $(FIRST),0)) $(if $(BUG),--bug $(BUG)) $(if $(TRACE),--trace)
 
 test-tla:
 	cd scripts && python3 -m unittest -q test_tlc
@@ -92,6 +101,7 @@ bench-micro: ## micro-benchmarks of the engine's parts
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	$(TUNED) clippy --release --workspace --all-targets -- -D warnings
+	$(PLAIN) clippy -p walrus-engine --features sim --lib --test sim -- -D warnings
 
 tlc: ## check the TLA+ specification, all configurations
 	python3 scripts/tlc.py run

@@ -41,9 +41,12 @@ impl SimDisk {
     pub fn carry_over(&self, from: &Path, to: &Path, power_lost: bool) -> io::Result<()> {
         let mut state = self.lock();
         state.boots += u64::from(power_lost);
-        copy_dir(from, to, &mut |name, bytes| match state.flushed.get(name) {
-            _ if !power_lost || !name.ends_with(".seg") => bytes,
-            flushed => survivors(flushed.map_or(&[], Vec::as_slice), bytes),
+        copy_dir(from, to, &mut |path, bytes| {
+            if !power_lost || path.extension().is_none_or(|extension| extension != "seg") {
+                return bytes;
+            }
+            let flushed = path.file_name().and_then(|name| state.flushed.get(&*name.to_string_lossy()));
+            survivors(flushed.map_or(&[], Vec::as_slice), &bytes)
         })?;
         if power_lost {
             // What has survived is on the device.
@@ -63,7 +66,7 @@ impl SimDisk {
 }
 
 /// Of what was written and not flushed, any page may be there or not.
-fn survivors(flushed: &[u8], written: Vec<u8>) -> Vec<u8> {
+fn survivors(flushed: &[u8], written: &[u8]) -> Vec<u8> {
     let mut bytes = flushed.to_vec();
     // The length is such a thing as well.
     let length = if random::next().is_multiple_of(2) { written.len() } else { flushed.len() };
@@ -77,7 +80,7 @@ fn survivors(flushed: &[u8], written: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-fn copy_dir(from: &Path, to: &Path, content: &mut impl FnMut(&str, Vec<u8>) -> Vec<u8>) -> io::Result<()> {
+fn copy_dir(from: &Path, to: &Path, content: &mut impl FnMut(&Path, Vec<u8>) -> Vec<u8>) -> io::Result<()> {
     fs::create_dir_all(to)?;
     // In an order that does not depend on the file system.
     let mut names: Vec<_> =
@@ -88,7 +91,7 @@ fn copy_dir(from: &Path, to: &Path, content: &mut impl FnMut(&str, Vec<u8>) -> V
         if from.is_dir() {
             copy_dir(&from, &to, content)?;
         } else {
-            fs::write(&to, content(&name.to_string_lossy(), fs::read(&from)?))?;
+            fs::write(&to, content(&from, fs::read(&from)?))?;
         }
     }
     Ok(())

@@ -42,16 +42,16 @@ type Syscall = unsafe extern "C" fn(c_long, ...) -> c_long;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn syscall(
     number: c_long,
-    a: c_long,
-    b: c_long,
-    c: c_long,
-    d: c_long,
-    e: c_long,
-    f: c_long,
+    first: c_long,
+    second: c_long,
+    third: c_long,
+    fourth: c_long,
+    fifth: c_long,
+    sixth: c_long,
 ) -> c_long {
     if number == libc::SYS_getrandom {
         // SAFETY: the first two arguments of this system call are a buffer and its length.
-        return unsafe { getrandom(a as *mut c_void, b as usize, c as c_uint) } as c_long;
+        return unsafe { getrandom(first as *mut c_void, second as usize, third as c_uint) } as c_long;
     }
     // SAFETY: looks up a name; the text ends with a zero.
     let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"syscall".as_ptr()) };
@@ -59,5 +59,5 @@ pub unsafe extern "C" fn syscall(
     // SAFETY: it is that function.
     let real: Syscall = unsafe { std::mem::transmute(real) };
     // SAFETY: the caller's arguments, unchanged.
-    unsafe { real(number, a, b, c, d, e, f) }
+    unsafe { real(number, first, second, third, fourth, fifth, sixth) }
 }

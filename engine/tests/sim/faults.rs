@@ -72,7 +72,7 @@ impl Faults {
     pub fn new(mut dice: Dice, hosts: Vec<Rc<Host>>, all_may_lose_power: bool) -> Self {
         let one = 1 + dice.below(hosts.len() as u64);
         let may_lose_power = if all_may_lose_power { hosts.iter().map(|host| host.id).collect() } else { vec![one] };
-        let ongoing_max = 1 + dice.below(4) as usize;
+        let ongoing_max = 2 + dice.below(3) as usize;
         Faults { dice, hosts, ongoing: Vec::new(), next: Duration::ZERO, second_cut: None, ongoing_max, may_lose_power }
     }
 
@@ -124,12 +124,12 @@ impl Faults {
 
     fn begin(&mut self, sim: &mut Sim<'_>, now: Duration) {
         match self.dice.below(100) {
-            0..25 => self.crash(sim, now, false),
-            25..35 => self.crash(sim, now, true),
-            35..39 => self.stop_in_order(now),
-            39..62 => self.isolate(sim, now),
-            62..77 => self.stutter(sim, now),
-            77..97 => {
+            0..22 => self.crash(sim, now, false),
+            22..32 => self.crash(sim, now, true),
+            32..36 => self.stop_in_order(now),
+            36..59 => self.isolate(sim, now),
+            59..84 => self.stutter(sim, now),
+            84..97 => {
                 let (a, b) = self.pair();
                 self.cut(sim, now, a, b);
             }
@@ -207,7 +207,7 @@ impl Faults {
     /// A moment when promises are young is one at which to crash.
     fn crash_after_promise(&mut self, sim: &mut Sim<'_>, now: Duration) {
         let Some(address) = promises::take_newest() else { return };
-        if self.dice.below(4) != 0 {
+        if self.dice.below(2) != 0 {
             return;
         }
         let host = self.hosts.iter().find(|host| host.disk_address() == address).cloned();

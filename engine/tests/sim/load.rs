@@ -69,7 +69,7 @@ pub async fn run(shared: Rc<Shared>, tier: Tier, segment_entries: u64) {
     }
     trace::note("clients", format!("topic {TOPIC}: {tier:?}, {segment_entries} records a segment"));
     for producer in 1..=PRODUCERS {
-        work(&shared, Producer { shared: Rc::clone(&shared), producer, sequence: 0, connection: 0 }.run());
+        work(&shared, Producer { shared: Rc::clone(&shared), number: producer, sequence: 0, connection: 0 }.run());
     }
     work(&shared, append(Rc::clone(&shared), PRODUCERS + 1));
     for reader in 0..READERS {
@@ -112,7 +112,7 @@ fn outcome_of(code: ErrorCode) -> Outcome {
 /// A producer of `PUT`s, some at a time.
 struct Producer {
     shared: Rc<Shared>,
-    producer: u32,
+    number: u32,
     sequence: u64,
     connection: u32,
 }
@@ -137,7 +137,7 @@ impl Producer {
             let mut frames = Vec::new();
             let asked_at = now();
             for _ in 0..burst {
-                let id = Id { producer: self.producer, sequence: self.sequence };
+                let id = Id { producer: self.number, sequence: self.sequence };
                 self.sequence += 1;
                 Request::Put { topic: TOPIC, payload: &encode(id) }.encode(&mut frames);
                 let sent = Sent {
@@ -181,7 +181,7 @@ impl Producer {
                 };
                 let sent = &mut self.shared.history.borrow_mut().sent[index];
                 (sent.answered_at, sent.outcome) = (now(), outcome);
-                trace::event("reply", &[u64::from(self.producer), sent.id.sequence, client.node], &body);
+                trace::event("reply", &[u64::from(self.number), sent.id.sequence, client.node], &body);
             }
             Ok(())
         };
