@@ -28,7 +28,6 @@ mod real {
     pub type DetachedStream = std::net::TcpStream;
 
     /// Listens at `host:port`, before it is known on which runtime.
-    #[expect(clippy::unused_async, reason = "the simulation's form of it has to wait")]
     pub async fn bind_detached(address: &str) -> io::Result<DetachedListener> {
         DetachedListener::bind(address)
     }

@@ -146,6 +146,7 @@ on_every_backend!(
     a_copy_is_the_same_bytes,
     only_the_next_index_of_this_segment_is_taken,
     a_fence_holds_across_restarts,
+    a_sealed_copy_stays_closed_across_restarts,
     a_fenced_leader_takes_nothing_more,
     a_rebooted_copy_is_in_doubt_until_it_is_whole_again,
     a_seal_cuts_what_lies_past_it_and_settles_who_waits,

@@ -338,7 +338,7 @@ impl Store {
         if config.hand_over_always {
             shared.slow_writes.pin();
         }
-        let backend = threads::backend(&waking);
+        let backend = threads::backend(waking.clone());
         let threads = Threads::start(&shared, waking, tasks);
         let threads = threads.map_err(|error| StoreError::io("starting the store's threads", error))?;
         let threads = Mutex::new(Some(threads));

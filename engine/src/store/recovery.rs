@@ -62,6 +62,9 @@ fn find(
         }
         Err(error) => return Err(StoreError::io(what(), error)),
     };
+    if let Some(closed) = read_footer(&file, &*shared.disk, spec.uid).map_err(|error| StoreError::io(what(), error))? {
+        return Ok(closed_for_good(shared, spec, closed, observer));
+    }
     let scan = scan(&file, &*shared.disk, spec.uid, u64::MAX).map_err(|error| StoreError::io(what(), error))?;
     if scan.torn_bytes > 0 {
         tracing::info!(segment = %spec.uid, torn_bytes = scan.torn_bytes, "cut a torn tail that was never acknowledged");
@@ -82,6 +85,31 @@ fn find(
     // recovery has shown.
     background::flush(segment.inner()).map_err(|error| StoreError::io(what(), error))?;
     Ok((segment, recovered))
+}
+
+/// The file has its footer: the segment was sealed, whatever the metadata show so soon after a start.
+/// What was promised for it is forgotten by now, so this is what refuses a leader of old.
+fn closed_for_good(
+    shared: &Arc<Shared>,
+    spec: SegmentSpec,
+    (footer, index): (Footer, SparseIndex),
+    observer: Option<Arc<dyn Observer>>,
+) -> (Segment, Recovered) {
+    let state = State {
+        index,
+        durable_position: footer.data_end,
+        writeback_position: footer.data_end,
+        reserved_end: footer.data_end,
+        loaded: true,
+        closed: true,
+        sealed_count: Some(footer.count),
+        finishing: true,
+        finished: true,
+        ..State::default()
+    };
+    let segment = Segment::new(shared, spec, footer.count, state, observer);
+    let recovered = Recovered { count: footer.count, epoch: footer.epoch, possible_loss: false, damaged: Vec::new() };
+    (segment, recovered)
 }
 
 fn missing(

@@ -41,7 +41,7 @@ pub(super) fn make_queue(_config: &StoreConfig, _disk: &dyn Disk) -> (Queue, Wak
 }
 
 /// There is one.
-pub(super) fn backend(_waking: &Waking) -> &'static str {
+pub(super) fn backend(_waking: Waking) -> &'static str {
     "simulated"
 }
 

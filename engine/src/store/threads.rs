@@ -46,7 +46,7 @@ impl Threads {
 }
 
 /// The backend that goes with a way of waking.
-pub(super) fn backend(waking: &Waking) -> &'static str {
+pub(super) fn backend(waking: Waking) -> &'static str {
     if waking.is_some() { "io_uring" } else { "blocking" }
 }
 

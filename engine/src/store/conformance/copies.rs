@@ -106,6 +106,28 @@ pub(super) fn a_fence_holds_across_restarts(config: StoreConfig) {
     assert_eq!(fence(&there, &replica, 6).unwrap().length, 40, "what was taken before it is stored before it is told");
 }
 
+/// A node that has just started may know nothing yet of the seal, and what was promised is forgotten.
+pub(super) fn a_sealed_copy_stays_closed_across_restarts(config: StoreConfig) {
+    let replica_config = replica_config(&config);
+    let here = Store::open(config).unwrap();
+    let leader = here.create_observed(spec(1, Tier::PageCache), Arc::new(Nobody));
+    append_durably(&leader, 0..30);
+    let there = Store::open(replica_config.clone()).unwrap();
+    let replica = open_copy(&there, spec(1, Tier::PageCache));
+    copy_over(&leader, &replica, 3);
+    replica.end_at(30);
+    let mut finished = Box::pin(replica.finished());
+    block_on(|cx| finished.as_mut().poll(cx));
+    drop(finished);
+    append_durably(&leader, 30..40);
+    let late = leader.read_raw(30, 1).unwrap();
+    crash(there);
+    let there = Store::open(replica_config).unwrap();
+    let replica = open_copy(&there, spec(1, Tier::PageCache));
+    assert!(matches!(replica.append_raw(3, &late.bytes), Err(RawError::Sealed { count: 30 })));
+    expect(&replica, 0..30);
+}
+
 pub(super) fn a_fenced_leader_takes_nothing_more(config: StoreConfig) {
     let store = Store::open(config).unwrap();
     let leader = store.create_observed(spec(1, Tier::Synced), Arc::new(Nobody));
