@@ -338,9 +338,9 @@ impl Store {
         if config.hand_over_always {
             shared.slow_writes.pin();
         }
-        let backend = threads::backend(waking.clone());
         let threads = Threads::start(&shared, waking, tasks);
         let threads = threads.map_err(|error| StoreError::io("starting the store's threads", error))?;
+        let backend = threads.backend();
         let threads = Mutex::new(Some(threads));
         Ok(Store { running: Arc::new(Running { shared, config, backend, identity, threads }) })
     }

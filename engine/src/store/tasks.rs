@@ -40,11 +40,6 @@ pub(super) fn make_queue(_config: &StoreConfig, _disk: &dyn Disk) -> (Queue, Wak
     (Queue::new(Some(bell.clone())), bell)
 }
 
-/// There is one.
-pub(super) fn backend(_waking: Waking) -> &'static str {
-    "simulated"
-}
-
 /// Running tasks.
 #[derive(Debug)]
 pub(super) struct Threads {
@@ -61,6 +56,12 @@ impl Threads {
         let writer = tokio::spawn(write(Arc::clone(shared), waking));
         let background = tokio::spawn(work(Arc::clone(shared), Arc::clone(&tasks)));
         Ok(Threads { writer, background, tasks })
+    }
+
+    /// There is one.
+    #[expect(clippy::unused_self, reason = "threads come in kinds")]
+    pub(super) fn backend(&self) -> &'static str {
+        "simulated"
     }
 
     /// Writes and flushes everything.

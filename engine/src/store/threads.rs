@@ -15,6 +15,7 @@ use super::{bell, uring};
 /// Running threads.
 #[derive(Debug)]
 pub(super) struct Threads {
+    backend: &'static str,
     writers: Vec<JoinHandle<()>>,
     journal: JoinHandle<()>,
     background: JoinHandle<()>,
@@ -26,10 +27,16 @@ pub(super) type Waking = Option<i32>;
 impl Threads {
     /// Starts them. `waking` came with the queue.
     pub(super) fn start(shared: &Arc<Shared>, waking: Waking, tasks: Receiver<Task>) -> io::Result<Self> {
+        let backend = if waking.is_some() { "io_uring" } else { "blocking" };
         let writers = start_writers(shared, waking)?;
         let journal = journal::start(shared)?;
         let background = background::start(shared, tasks)?;
-        Ok(Threads { writers, journal, background })
+        Ok(Threads { backend, writers, journal, background })
+    }
+
+    /// The backend in use.
+    pub(super) fn backend(&self) -> &'static str {
+        self.backend
     }
 
     /// Ends them once everything is written and flushed; true if that went well.
@@ -43,11 +50,6 @@ impl Threads {
         let flushed = self.background.join().is_ok();
         writers_ended && journal_ended && flushed
     }
-}
-
-/// The backend that goes with a way of waking.
-pub(super) fn backend(waking: Waking) -> &'static str {
-    if waking.is_some() { "io_uring" } else { "blocking" }
 }
 
 /// The queue in front of the writers, for the best backend that there is.
