@@ -27,11 +27,8 @@ use crate::types::Tier;
 /// First step of the space reserved for a segment; doubles up to [`RESERVE_MAX_BYTES`].
 const RESERVE_MIN_BYTES: u64 = 1024 * 1024;
 const RESERVE_MAX_BYTES: u64 = 64 * 1024 * 1024;
-/// Writeback is started for this much of a segment at a time …
+/// Writeback is started for this much of a segment at a time, once too much lags behind.
 const WRITEBACK_STEP_BYTES: u64 = 8 * 1024 * 1024;
-/// … once so much was written in all segments together for which it was not. A burst keeps the CPU to
-/// itself, and a long run leaves the kernel no flood. (The regular flush bounds the time.)
-const WRITEBACK_LAG_BYTES: u64 = 1024 * 1024 * 1024;
 /// Synced batches up to this size go through the shared journal.
 const JOURNAL_BATCH_BYTES_MAX: usize = 64 * 1024;
 
@@ -342,11 +339,11 @@ pub(super) fn complete(write: Write, result: io::Result<()>) {
 /// waiting, and lists the segment for the next background flush.
 fn start_writeback(segment: &Arc<Inner>, end: u64, written: u64) {
     let background = &segment.shared.background;
-    let lag_bytes = background.note_written(written);
+    let is_late = background.note_written(written);
     let mut state = lock(&segment.state);
     let newly_dirty = !std::mem::replace(&mut state.dirty, true);
     let from = state.writeback_position;
-    let start = lag_bytes >= WRITEBACK_LAG_BYTES && end >= from + WRITEBACK_STEP_BYTES;
+    let start = is_late && end >= from + WRITEBACK_STEP_BYTES;
     if start {
         state.writeback_position = end;
     }

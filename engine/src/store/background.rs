@@ -20,6 +20,11 @@ use super::segment::Inner;
 #[cfg(not(feature = "sim"))]
 const FLUSH_THREADS: usize = 8;
 
+/// Bounds of what may lag behind, and what may where the kernel does not say when it begins itself.
+const LAG_BYTES_MIN: u64 = 64 << 20;
+const LAG_BYTES_MAX: u64 = 8 << 30;
+const LAG_BYTES_UNKNOWN: u64 = 1 << 30;
+
 /// Work for the background thread.
 #[derive(Debug)]
 pub(super) enum Task {
@@ -40,12 +45,18 @@ pub(super) struct Background {
     dirty: Mutex<Vec<Arc<Inner>>>,
     /// Bytes written for which neither writeback nor a flush was started.
     lag_bytes: AtomicU64,
+    /// With more than this, writeback starts. A burst keeps the CPU to itself, and a long run
+    /// leaves the kernel no flood. (The regular flush bounds the time.)
+    lag_bytes_max: u64,
 }
 
 impl Background {
     pub(super) fn new() -> (Self, Receiver<Task>) {
         let (tasks, receiver) = channel();
-        (Background { tasks, dirty: Mutex::default(), lag_bytes: AtomicU64::new(0) }, receiver)
+        (
+            Background { tasks, dirty: Mutex::default(), lag_bytes: AtomicU64::new(0), lag_bytes_max: lag_bytes_max() },
+            receiver,
+        )
     }
 
     /// Queues a task; once the thread has ended there is nothing left to do for it.
@@ -53,9 +64,9 @@ impl Background {
         let _ = self.tasks.send(task);
     }
 
-    /// So much more was written. Returns for how many bytes writeback was not started.
-    pub(super) fn note_written(&self, bytes: u64) -> u64 {
-        self.lag_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
+    /// So much more was written. Returns whether writeback should start.
+    pub(super) fn note_written(&self, bytes: u64) -> bool {
+        self.lag_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.lag_bytes_max
     }
 
     /// Starts to write a range to the device.
@@ -75,6 +86,22 @@ impl Background {
     pub(super) fn list_dirty(&self, segment: &Arc<Inner>) {
         lock(&self.dirty).push(Arc::clone(segment));
     }
+}
+
+/// Dirty bytes at which the kernel begins to write by itself (`vm.dirty_background_*`): earlier
+/// writeback would only take CPU from the writers.
+fn lag_bytes_max() -> u64 {
+    let number = |name: &str| -> Option<u64> {
+        std::fs::read_to_string(format!("/proc/sys/vm/dirty_background_{name}")).ok()?.trim().parse().ok()
+    };
+    let available = || -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+    };
+    let bytes = number("bytes").filter(|bytes| *bytes > 0);
+    let bytes = bytes.or_else(|| Some(available()? / 100 * number("ratio")?));
+    bytes.unwrap_or(LAG_BYTES_UNKNOWN).clamp(LAG_BYTES_MIN, LAG_BYTES_MAX)
 }
 
 /// Starts the thread.

@@ -181,7 +181,7 @@ fn in_arena(rows: &[&Group<'_>], arena: &Arena) -> Vec<Comparison> {
 
 /// A synced `Put` of `RocksDB` returns after its flush, so it has one record in flight in any window.
 fn has_as_much_in_flight(key: &RowKey, arena: &Arena) -> bool {
-    let waits_for_each = key.system == "rocksdb" && mode_of(key) == "put" && arena.tier == Tier::Synced;
+    let waits_for_each = key.system == "rocksdb" && key.has("put") && arena.tier == Tier::Synced;
     arena.is_one_in_flight || !waits_for_each
 }
 

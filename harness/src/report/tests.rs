@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use walrus_drivers::Tier;
+
 use crate::chart::{self, Chart};
 use crate::compare;
 use crate::csv::SummaryRow;
@@ -242,4 +244,19 @@ fn another_machine_is_a_warning() {
     after.env["machine"]["cores"] = serde_json::json!(64);
     let comparison = compare::compare(&before, &after);
     assert_eq!(comparison.warnings, ["other machine: cores was 2, is 64"]);
+}
+
+#[test]
+fn a_put_that_waits_for_its_flush_meets_only_what_waits_too() {
+    for (in_flight, are_compared) in [("1", true), ("4MiB", false)] {
+        let mut f = Fixture::default();
+        for (system, variant, per_s) in [("walrus-embedded", "tuned", 20_000.0), ("rocksdb", "put-tuned", 10_000.0)] {
+            f.add(&plain_row("writes-synced", system, variant, per_s), |row| {
+                row.tier = Tier::Synced;
+                row.in_flight = in_flight.into();
+            });
+        }
+        let all = ratios::comparisons(&load(&f).groups());
+        assert_eq!(all.iter().any(|c| c.rival == "rocksdb"), are_compared, "{in_flight} in flight");
+    }
 }
