@@ -11,10 +11,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::MetadataError;
 use super::intake;
 use super::leader::Queued;
-use super::lease::{self, Granter, Lease};
+use super::lease::{Granter, Lease};
 use super::raft_log::RaftLog;
 use super::raft_net::Nodes;
 use super::raft_types::{NodeId, Raft, node_of};
+use super::renewal::{Event, Renewal};
 use super::rounds::Rounds;
 use super::rpc::{self, Joined, Refused, Reply, Request};
 use super::state::{Command, NodeInfo, Outcome};
@@ -23,8 +24,6 @@ use crate::clock::Clock;
 use crate::peer::Peers;
 use crate::peer::control::{CallError, Incoming};
 use crate::peer::hello::{Hello, Purpose};
-#[cfg(feature = "sim")]
-use crate::sim::bugs::{self, Bug};
 
 /// From the call of `propose` to its answer.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,8 +34,6 @@ const TOO_FEW_PATIENCE: Duration = Duration::from_millis(1500);
 const RETRY: Duration = Duration::from_millis(20);
 /// From the call of `catch_up` to its failure.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(3);
-/// Longest wait for a lease.
-const LEASE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Everything that the tasks of the Raft thread share.
 pub(super) struct Agent {
@@ -188,37 +185,34 @@ impl Agent {
     pub(super) async fn hold_lease(self: Arc<Self>) {
         let mut metrics = self.raft.server_metrics();
         let mut applied = self.view.index();
+        let mut renewal = Renewal::new(Arc::clone(&self.clock), self.lease.clone());
+        let mut refused = false;
         loop {
-            applied.borrow_and_update();
-            let sent = self.clock.now();
-            let began = Instant::now();
-            let renewed = timeout(LEASE_TIMEOUT, self.ask_lease()).await;
-            let pause = if let Ok(Ok(index)) = renewed {
-                // The grant counts only once this is applied; what comes later than the lease's end
-                // is worth nothing.
-                #[cfg(feature = "sim")]
-                let sent = if bugs::is_on(Bug::LeaseFromReply) { self.clock.now() } else { sent };
-                if timeout(lease::LENGTH, self.wait_applied(index)).await.is_ok() {
-                    self.lease.extend(lease::valid_until(sent));
-                    self.leased.notify_waiters();
-                }
-                lease::RENEWAL
-            } else {
-                RETRY
-            };
-            let refused = !matches!(renewed, Ok(Ok(_)));
             tokio::select! {
-                () = tokio::time::sleep_until(began + pause) => {}
+                event = renewal.next() => match event {
+                    Event::Due => {
+                        applied.borrow_and_update();
+                        refused = false;
+                        let agent = Arc::clone(&self);
+                        renewal.send(async move { agent.ask_lease().await });
+                    }
+                    Event::Granted => self.leased.notify_waiters(),
+                    Event::Refused => refused = true,
+                },
                 // A new leader does not know of the lease yet.
-                _ = metrics.changed(), if metrics.has_changed().is_ok() => sleep(Duration::from_millis(1)).await,
+                _ = metrics.changed(), if metrics.has_changed().is_ok() => {
+                    sleep(Duration::from_millis(1)).await;
+                    renewal.hurry();
+                }
                 // The registration may be among what was applied.
-                _ = applied.changed(), if refused => {}
+                _ = applied.changed(), if refused => renewal.hurry(),
             }
         }
     }
 
-    async fn ask_lease(&self) -> Result<u64, Refused> {
-        match self.leader() {
+    /// Asks for a lease once. The grant counts only once what it names is applied here.
+    async fn ask_lease(&self) -> Result<(), Refused> {
+        let index = match self.leader() {
             Some(leader) if leader == self.node_id => self.grant(self.node_id, self.info.run_id).await,
             Some(leader) => {
                 let request = Request::Lease { node_id: self.node_id, run_id: self.info.run_id };
@@ -228,7 +222,9 @@ impl Agent {
                 }
             }
             None => Err(Refused::NotLeader),
-        }
+        }?;
+        self.wait_applied(index).await;
+        Ok(())
     }
 
     /// Answers what other nodes ask.

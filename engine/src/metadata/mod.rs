@@ -32,6 +32,7 @@ mod placement;
 mod raft_log;
 mod raft_net;
 mod raft_types;
+mod renewal;
 mod resign;
 mod rounds;
 mod rpc;
