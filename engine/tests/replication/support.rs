@@ -112,10 +112,18 @@ impl Cluster {
         self.spawn(node);
     }
 
-    /// Sends a signal to a node.
+    /// Sends a signal to a node. After SIGSTOP it returns once all threads stand still: until then one
+    /// could still answer.
     pub fn signal(&self, node: u64, signal: i32) {
+        let pid = self.nodes[&node].id();
         // SAFETY: the child was started above and not waited for yet, so its id is its own.
-        assert_eq!(unsafe { libc::kill(self.nodes[&node].id().cast_signed(), signal) }, 0);
+        assert_eq!(unsafe { libc::kill(pid.cast_signed(), signal) }, 0);
+        if signal == libc::SIGSTOP {
+            // SAFETY: all zeros are a value of this plain C structure.
+            let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+            // SAFETY: `info` has room for what the call fills in; it reports a stop only, and reaps nothing.
+            assert_eq!(unsafe { libc::waitid(libc::P_PID, pid, &raw mut info, libc::WSTOPPED) }, 0);
+        }
     }
 
     pub fn running(&self) -> Vec<u64> {
