@@ -30,7 +30,7 @@ CLUSTER = python3 scripts/cluster.py --walrus $(TARGET)/release/walrus $(if $(PO
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build test test-sim sim test-tla test-drivers test-harness bench-all bench-tune bench-micro harness \
-  cluster-bootstrap cluster-status cluster-kill cluster-restart cluster-down cluster-test lint clean tlc tlc-small tlc-deep tlc-mutants
+  cluster-bootstrap cluster-status cluster-kill cluster-restart cluster-down cluster-test rollover-pause lint clean tlc tlc-small tlc-deep tlc-mutants
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,9 @@ cluster-down: ## end all nodes; the data stay
 
 cluster-test: build ## every scenario with real clusters, the long ones too (partitions need root)
 	$(PLAIN) test --release -p walrus-engine --test cluster -- --include-ignored --nocapture --test-threads=1
+
+rollover-pause: build ## how long writers wait when a segment is full and the next node takes over
+	$(PLAIN) test --release -p walrus-engine --test cluster -- --ignored --nocapture the_pause_of_a_rollover
 
 bench-all: setup harness ## measure, verify and chart everything: results/latest/index.html
 	$(HARNESS) run --profile $(PROFILE) --yes $(if $(WORKLOAD),--workload $(WORKLOAD)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(BENCH_DIR),--bench-dir $(BENCH_DIR)) $(if $(OUT),--out $(OUT))

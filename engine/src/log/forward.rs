@@ -171,7 +171,8 @@ async fn exchange(
     body: &[u8],
     timeout: Duration,
 ) -> Result<Bytes, ForwardError> {
-    let index = *broker.reconciled.borrow();
+    // Not what the topics are in step with: while they are being brought there, some are already.
+    let index = *broker.metadata.applied().borrow();
     let mut frame = Vec::with_capacity(PREFIX_BYTES + 9 + body.len());
     frame.put_u32_le(9 + body.len() as u32);
     frame.put_u8(kind);

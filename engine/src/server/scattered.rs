@@ -20,6 +20,7 @@ use crate::log::forward::{self, ForwardError, Rest, Written, put_group};
 use crate::log::rollover;
 use crate::log::topic::{Route, Topic};
 use crate::log::writer::{Accepted, Blocked, try_append};
+use crate::metadata::state::SegmentAt;
 use crate::store::Take;
 
 /// How long a leader that another one has replaced may take to answer.
@@ -37,6 +38,9 @@ struct Group<'a> {
     take: Take,
     /// Not settled yet.
     rest: &'a [&'a [u8]],
+    /// Who led the topic, and which segment, when that was last tried. Whatever differs from it is worth
+    /// another try, also if it came while the answer was on its way.
+    tried: Option<(Route, SegmentAt)>,
     parts: Vec<Part>,
 }
 
@@ -61,13 +65,13 @@ impl<'a> Scattered<'a> {
 
     /// Adds the records of one topic, or of a name that nobody registered.
     pub fn add(&mut self, topic: Result<Arc<Topic>, String>, records: &'a [&'a [u8]]) {
-        self.groups.push(Group { topic, take: Take::UpToLimit, rest: records, parts: Vec::new() });
+        self.groups.push(Group { topic, take: Take::UpToLimit, rest: records, tried: None, parts: Vec::new() });
     }
 
     /// Adds records that are stored together or not at all.
     pub fn add_whole(&mut self, topic: &Arc<Topic>, records: &'a [&'a [u8]]) {
         let topic = Ok(Arc::clone(topic));
-        self.groups.push(Group { topic, take: Take::AllOrNone, rest: records, parts: Vec::new() });
+        self.groups.push(Group { topic, take: Take::AllOrNone, rest: records, tried: None, parts: Vec::new() });
     }
 
     /// Stores everything, here and elsewhere; what is stored here may not be committed yet.
@@ -148,16 +152,15 @@ impl<'a> Scattered<'a> {
         false
     }
 
-    /// Until the chain of one of the unsettled topics changes. Not for long: a lease may run again,
-    /// or a node be reached again, without any change.
+    /// Until the chain of one of the unsettled topics is another one than when it was tried. Not for
+    /// long: a lease may run again, or a node be reached again, without any change.
     async fn wait_for_change(&self) {
-        let topic =
-            self.groups.iter().filter(|group| !group.rest.is_empty()).find_map(|group| group.topic.as_ref().ok());
-        let Some(topic) = topic else { return tokio::time::sleep(TRY_AGAIN).await };
-        let (route, before) = topic.route_and_last();
+        let mut unsettled = self.groups.iter().filter(|group| !group.rest.is_empty());
+        let tried = unsettled.find_map(|group| Some((group.topic.as_ref().ok()?, group.tried?)));
+        let Some((topic, (route, at))) = tried else { return tokio::time::sleep(TRY_AGAIN).await };
         let changed = topic.wait_for(|chain| {
             let last = chain.last();
-            let same = last.number == before.uid.number && last.epoch == before.epoch && chain.route() == route;
+            let same = last.number == at.uid.number && last.epoch == at.epoch && chain.route() == route;
             (!same).then_some(())
         });
         // Either way there is something to try.
@@ -207,6 +210,7 @@ impl Group<'_> {
                 self.look_up(broker).await;
                 continue;
             };
+            self.tried = Some(topic.route_and_last());
             match try_append(broker, &topic, self.rest, self.take) {
                 Ok(accepted) => {
                     self.rest = &self.rest[accepted.count as usize..];
@@ -258,5 +262,60 @@ impl Group<'_> {
                 false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::topic::Writing;
+    use crate::metadata::state::{Phase, SegmentInfo, TopicConfig, TopicInfo};
+    use crate::types::{AckPolicy, Tier};
+
+    fn topic() -> Arc<Topic> {
+        let config = TopicConfig {
+            replicas: 3,
+            tier: Tier::PageCache,
+            acks: AckPolicy::default(),
+            segment_entries: 10,
+            segment_bytes: 1 << 20,
+            retention_bytes: None,
+            retention_ms: None,
+        };
+        let segment = SegmentInfo {
+            number: 1,
+            base_offset: 0,
+            epoch: 1,
+            leader: 1,
+            leader_run: 1,
+            replicas: Vec::new(),
+            write_quorum: 2,
+            phase: Phase::Open,
+            opened_at_ms: 0,
+            possible_loss: false,
+        };
+        let info =
+            TopicInfo { id: 1, config, segments: vec![segment], cursors: BTreeMap::new(), losses: 0, changed: 0 };
+        Arc::new(Topic::new("t", &info))
+    }
+
+    /// At a rollover the chain is often there before the old leader's answer is.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_while_the_answer_was_on_its_way_is_not_waited_for_again() {
+        let topic = topic();
+        topic.change(|chain| chain.writing = Writing::Elsewhere(2));
+        let records: &[&[u8]] = &[b"record"];
+        let mut writes = Scattered::new(Duration::from_secs(5));
+        writes.add(Ok(Arc::clone(&topic)), records);
+        writes.groups[0].tried = Some(topic.route_and_last());
+
+        let began = Instant::now();
+        writes.wait_for_change().await;
+        assert_eq!(began.elapsed(), TRY_AGAIN, "nothing has changed");
+
+        topic.change(|chain| chain.writing = Writing::Elsewhere(3));
+        let began = Instant::now();
+        writes.wait_for_change().await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "node 3 can be tried at once");
     }
 }

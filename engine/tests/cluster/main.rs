@@ -19,5 +19,6 @@ mod original_clients;
 mod partitions;
 mod paused_leader;
 mod rolling_restart;
+mod rollover_pause;
 mod rotation;
 mod status_page;
