@@ -5,9 +5,15 @@
 //! nothing is stored twice, and records of one connection keep their order: the node that the
 //! client talks to sends nothing newer for a topic before everything older is settled.
 //!
+//! Settled may mean given up, and then a write may arrive whenever it likes. It names the segment,
+//! with its epoch, that its sender acts on, and is stored there or nowhere: once anything newer lies
+//! in a later segment, it comes too late. Within one segment the *generation* says so, see
+//! [`super::given_up`].
+//!
 //! ```text
 //! frame      │ u32 length of the rest │ u8 kind │ u64 metadata index │ ...
-//! Write      groups: │ u16 name bytes │ name │ u8 all or none │ u32 records bytes │ records │
+//! Write      │ u64 generation │ groups: │ u16 name bytes │ name │ u64 topic id │ u64 segment │ u64 epoch │
+//!            │ u8 all or none │ u32 records bytes │ records │
 //! Request    the body of a client's request
 //! reply      │ u32 length of the rest │ u8 kind │ ...
 //! Write      groups: │ u64 first offset │ u32 stored │ u8 rest │ (u8 code │ u32 text bytes │ text) │
@@ -24,15 +30,16 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::given_up::{Generations, Sender, Senders};
 use super::lock;
-use super::messages::{PREFIX_BYTES, Purpose};
+use super::messages::{PREFIX_BYTES, Purpose, put_at, take_at};
 use super::reader::Read;
 use super::rollover;
 use super::topic::Topic;
-use super::writer::{Accepted, Blocked, try_append};
+use super::writer::{Accepted, Blocked, try_append_in};
 use crate::broker::{Answer, Broker, Origin};
 use crate::error::Refusal;
-use crate::metadata::state::Replica;
+use crate::metadata::state::{Replica, SegmentAt};
 use crate::net::TcpStream;
 use crate::protocol::reply::Fetched;
 use crate::protocol::{ErrorCode, Records, Reply, Request, reply};
@@ -55,10 +62,13 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Longest wait for the reply to another request, beyond what the request itself asks for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Connections that wait for the next request, by node.
+/// Connections that wait for the next request, by node, and what became of writes that were given up.
 #[derive(Default)]
 pub struct Forwards {
     idle: Mutex<HashMap<u64, Vec<TcpStream>>>,
+    generations: Generations,
+    /// Nodes that pass writes on to this one.
+    pub senders: Senders,
 }
 
 /// Why there is no answer.
@@ -92,10 +102,11 @@ pub enum Rest {
     Refused(Refusal),
 }
 
-/// Adds the records of one topic to a write.
-pub fn put_group(out: &mut Vec<u8>, topic: &str, take: Take, records: &[&[u8]]) {
+/// Adds the records of one topic to a write. They are stored in the segment `at`, or not at all.
+pub fn put_group(out: &mut Vec<u8>, topic: &str, at: SegmentAt, take: Take, records: &[&[u8]]) {
     out.put_u16_le(topic.len() as u16);
     out.put_slice(topic.as_bytes());
+    put_at(out, at);
     out.put_u8(u8::from(take == Take::AllOrNone));
     let bytes: usize = records.iter().map(|record| PREFIX_BYTES + record.len()).sum();
     out.put_u32_le(bytes as u32);
@@ -107,7 +118,12 @@ pub fn put_group(out: &mut Vec<u8>, topic: &str, take: Take, records: &[&[u8]]) 
 
 /// Has a node store the groups; one outcome for each.
 pub async fn write(broker: &Arc<Broker>, node_id: u64, groups: &[u8]) -> Result<Vec<Written>, ForwardError> {
-    let body = exchange(broker, node_id, WRITE, groups, WRITE_TIMEOUT).await?;
+    let stream = connect(broker, node_id).await?;
+    // Given up if this ends in any other way than with a reply, also if the caller waits no longer.
+    let awaited = broker.forwards.generations.begin(node_id);
+    let frame = frame(broker, WRITE, &[&awaited.generation.to_le_bytes(), groups]);
+    let body = exchange(broker, node_id, stream, &frame, WRITE_TIMEOUT).await?;
+    awaited.answered();
     decode_written(body).ok_or(ForwardError::Unknown)
 }
 
@@ -118,9 +134,11 @@ pub async fn request(
     request: &Request<'_>,
     wait: Duration,
 ) -> Result<Option<Bytes>, ForwardError> {
-    let mut frame = Vec::new();
-    request.encode(&mut frame);
-    let mut body = exchange(broker, node_id, REQUEST, &frame[PREFIX_BYTES..], REQUEST_TIMEOUT + wait).await?;
+    let mut encoded = Vec::new();
+    request.encode(&mut encoded);
+    let stream = connect(broker, node_id).await?;
+    let frame = frame(broker, REQUEST, &[&encoded[PREFIX_BYTES..]]);
+    let mut body = exchange(broker, node_id, stream, &frame, REQUEST_TIMEOUT + wait).await?;
     match body.try_get_u8() {
         Ok(0) => Ok(Some(body)),
         Ok(_) => Ok(None),
@@ -164,26 +182,28 @@ fn fetched(body: &Bytes) -> Option<Read> {
     })
 }
 
+/// A request as it is sent.
+fn frame(broker: &Broker, kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let body_bytes = 9 + parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut frame = Vec::with_capacity(PREFIX_BYTES + body_bytes);
+    frame.put_u32_le(body_bytes as u32);
+    frame.put_u8(kind);
+    // Not the one that all topics are in step with: some are further.
+    frame.put_u64_le(*broker.metadata.applied().borrow());
+    parts.iter().for_each(|part| frame.put_slice(part));
+    frame
+}
+
+/// Sends a request and waits for the reply.
 async fn exchange(
-    broker: &Arc<Broker>,
+    broker: &Broker,
     node_id: u64,
-    kind: u8,
-    body: &[u8],
+    mut stream: TcpStream,
+    frame: &[u8],
     timeout: Duration,
 ) -> Result<Bytes, ForwardError> {
-    // Not what the topics are in step with: while they are being brought there, some are already.
-    let index = *broker.metadata.applied().borrow();
-    let mut frame = Vec::with_capacity(PREFIX_BYTES + 9 + body.len());
-    frame.put_u32_le(9 + body.len() as u32);
-    frame.put_u8(kind);
-    frame.put_u64_le(index);
-    frame.put_slice(body);
-    let mut stream = connect(broker, node_id).await.map_err(|error| {
-        tracing::debug!(node = node_id, %error, "a request cannot be passed on");
-        ForwardError::NotSent
-    })?;
     let answered = tokio::time::timeout(timeout, async {
-        stream.write_all(&frame).await?;
+        stream.write_all(frame).await?;
         read_frame(&mut stream, &mut BytesMut::new()).await
     });
     let Ok(Ok(Some((_, reply)))) = answered.await else { return Err(ForwardError::Unknown) };
@@ -195,7 +215,14 @@ async fn exchange(
     Ok(reply)
 }
 
-async fn connect(broker: &Arc<Broker>, node_id: u64) -> io::Result<TcpStream> {
+async fn connect(broker: &Broker, node_id: u64) -> Result<TcpStream, ForwardError> {
+    try_connect(broker, node_id).await.map_err(|error| {
+        tracing::debug!(node = node_id, %error, "a request cannot be passed on");
+        ForwardError::NotSent
+    })
+}
+
+async fn try_connect(broker: &Broker, node_id: u64) -> io::Result<TcpStream> {
     loop {
         let kept = lock(&broker.forwards.idle).get_mut(&node_id).and_then(Vec::pop);
         let Some(stream) = kept else { break };
@@ -237,7 +264,7 @@ async fn read_frame(stream: &mut TcpStream, input: &mut BytesMut) -> io::Result<
 }
 
 /// Serves the requests that another node passes on.
-pub async fn serve(broker: &Arc<Broker>, mut stream: TcpStream) -> io::Result<()> {
+pub async fn serve(broker: &Arc<Broker>, sender: &Sender, mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = BytesMut::new();
     while let Some((kind, mut body)) = read_frame(&mut stream, &mut input).await? {
@@ -247,7 +274,7 @@ pub async fn serve(broker: &Arc<Broker>, mut stream: TcpStream) -> io::Result<()
         let mut out = vec![0; PREFIX_BYTES];
         out.put_u8(kind);
         match kind {
-            WRITE => store(broker, &body, &mut out).await.ok_or(io::ErrorKind::InvalidData)?,
+            WRITE => store(broker, sender, &body, &mut out).await.ok_or(io::ErrorKind::InvalidData)?,
             _ => execute(broker, &body, &mut out).await,
         }
         let length = (out.len() - PREFIX_BYTES) as u32;
@@ -293,18 +320,26 @@ struct Group {
 
 /// Stores the groups, waits until they are committed, and writes the outcomes. `None`: the bytes
 /// are no groups.
-async fn store(broker: &Arc<Broker>, mut body: &[u8], out: &mut Vec<u8>) -> Option<()> {
+async fn store(broker: &Arc<Broker>, sender: &Sender, mut body: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let generation = body.try_get_u64_le().ok()?;
     let mut groups = Vec::new();
     while !body.is_empty() {
         let name_bytes = body.try_get_u16_le().ok()? as usize;
         let (name, rest) = body.split_at_checked(name_bytes)?;
         body = rest;
+        let at = take_at(&mut body)?;
         let take = if body.try_get_u8().ok()? == 1 { Take::AllOrNone } else { Take::UpToLimit };
         let records_bytes = body.try_get_u32_le().ok()? as usize;
         let (records, rest) = body.split_at_checked(records_bytes)?;
         body = rest;
         let records: Vec<&[u8]> = Records::parse(records).ok()?.iter().collect();
-        groups.push(append(broker, std::str::from_utf8(name).ok()?, take, &records).await);
+        let name = std::str::from_utf8(name).ok()?;
+        let try_append = |topic: &Arc<Topic>, records: &[&[u8]]| {
+            // Held meanwhile: nothing newer of the sender comes in between.
+            let _current = sender.enter(generation).ok_or(Blocked::OtherSegment)?;
+            try_append_in(broker, topic, at, records, take)
+        };
+        groups.push(append(broker, name, &records, try_append).await);
     }
     // All are on their way before the first one is waited for.
     groups.iter().flat_map(|group| &group.accepted).for_each(|(_, accepted)| accepted.segment.start_writing());
@@ -315,7 +350,12 @@ async fn store(broker: &Arc<Broker>, mut body: &[u8], out: &mut Vec<u8>) -> Opti
 }
 
 /// Appends as much as this node takes now; it never waits for another leader.
-async fn append(broker: &Arc<Broker>, name: &str, take: Take, records: &[&[u8]]) -> Group {
+async fn append(
+    broker: &Broker,
+    name: &str,
+    records: &[&[u8]],
+    try_append: impl Fn(&Arc<Topic>, &[&[u8]]) -> Result<Accepted, Blocked>,
+) -> Group {
     let mut group = Group { accepted: Vec::new(), rest: Rest::Nothing };
     let mut left = records;
     while !left.is_empty() {
@@ -323,7 +363,7 @@ async fn append(broker: &Arc<Broker>, name: &str, take: Take, records: &[&[u8]])
             group.rest = Rest::Refused(Refusal::unknown_topic(name));
             break;
         };
-        match try_append(broker, &topic, left, take) {
+        match try_append(&topic, left) {
             Ok(accepted) => {
                 left = &left[accepted.count as usize..];
                 group.accepted.push((topic, accepted));
@@ -333,7 +373,7 @@ async fn append(broker: &Arc<Broker>, name: &str, take: Take, records: &[&[u8]])
                 group.rest = Rest::Refused(refusal);
                 break;
             }
-            Err(Blocked::RollingOver | Blocked::Elsewhere(_) | Blocked::NoLease | Blocked::Deleted) => {
+            Err(_) => {
                 group.rest = Rest::Moved;
                 break;
             }

@@ -192,8 +192,7 @@ impl Message {
         if kind == PING {
             return Ok(Message::Ping);
         }
-        let uid = SegmentUid { topic_id: number(&mut body)?, number: number(&mut body)? };
-        let at = SegmentAt { uid, epoch: number(&mut body)? };
+        let at = take_at(&mut body).ok_or(BadMessage)?;
         let first = number(&mut body)?;
         Ok(match kind {
             APPEND => Message::Append { at, committed: first, batches: body },
@@ -218,10 +217,18 @@ pub fn append_head(at: SegmentAt, committed: u64, batches_bytes: usize) -> [u8; 
     head
 }
 
-fn put_at(out: &mut impl BufMut, at: SegmentAt) {
+/// Writes what a message is about: segment and epoch.
+pub(super) fn put_at(out: &mut impl BufMut, at: SegmentAt) {
     out.put_u64_le(at.uid.topic_id);
     out.put_u64_le(at.uid.number);
     out.put_u64_le(at.epoch);
+}
+
+/// What [`put_at`] wrote.
+pub(super) fn take_at(body: &mut impl Buf) -> Option<SegmentAt> {
+    let mut number = || body.try_get_u64_le().ok();
+    let uid = SegmentUid { topic_id: number()?, number: number()? };
+    Some(SegmentAt { uid, epoch: number()? })
 }
 
 fn put_numbers(out: &mut Vec<u8>, kind: u8, at: SegmentAt, numbers: &[u64]) {

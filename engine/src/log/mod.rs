@@ -17,6 +17,7 @@ pub mod calls;
 pub mod copies;
 pub mod cursor;
 pub mod forward;
+pub mod given_up;
 pub mod leading;
 pub mod messages;
 pub mod outgoing;

@@ -38,9 +38,17 @@ async fn serve(broker: Arc<Broker>, mut connection: DataConnection) {
     let Ok(Ok(byte)) = byte else { return };
     let node = connection.node_id;
     let ended = match Purpose::from_byte(byte) {
-        Some(Purpose::Replicate) => replica::serve(&broker, connection.stream).await,
+        Some(Purpose::Replicate) => {
+            // This run has forgotten its promises for segments of which nothing is left here. The
+            // metadata show these as ended, but an earlier run's metadata may not yet.
+            broker.metadata.was_ready().await;
+            replica::serve(&broker, connection.stream).await
+        }
         Some(Purpose::Call) => calls::serve(&broker, connection.stream).await,
-        Some(Purpose::Forward) => forward::serve(&broker, connection.stream).await,
+        Some(Purpose::Forward) => {
+            let sender = broker.forwards.senders.get(node, connection.run_id);
+            forward::serve(&broker, &sender, connection.stream).await
+        }
         None => Ok(()),
     };
     if let Err(error) = ended {

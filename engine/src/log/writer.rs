@@ -6,6 +6,7 @@ use super::rollover;
 use super::topic::{Topic, Writing};
 use crate::broker::Broker;
 use crate::error::Refusal;
+use crate::metadata::state::SegmentAt;
 use crate::store::{Segment, StoreError, Take};
 
 /// Records that have their indices; acknowledge them once they are committed.
@@ -31,6 +32,8 @@ pub enum Blocked {
     NoLease,
     /// Another node leads the topic.
     Elsewhere(u64),
+    /// The open segment is not the one that was meant.
+    OtherSegment,
     /// This topic object is deleted; one of the same name may exist anew.
     Deleted,
     /// Refused.
@@ -44,17 +47,47 @@ pub fn try_append(
     records: &[&[u8]],
     take: Take,
 ) -> Result<Accepted, Blocked> {
-    let (segment, base_offset) = {
-        let chain = topic.chain();
-        let last = chain.last();
-        match (&chain.writing, &last.segment) {
-            (Writing::Open, Some(segment)) => (segment.clone(), last.base_offset),
-            (Writing::Open, None) | (Writing::RollingOver, _) => return Err(Blocked::RollingOver),
-            (Writing::Elsewhere(node_id), _) => return Err(Blocked::Elsewhere(*node_id)),
-            (Writing::Refusing(refusal), _) => return Err(Blocked::Refused(refusal.clone())),
-            (Writing::Deleted, _) => return Err(Blocked::Deleted),
-        }
-    };
+    let (segment, base_offset) = open_segment(topic)?;
+    append_to(broker, topic, segment, base_offset, records, take)
+}
+
+/// As [`try_append`], to that segment in that epoch and to no other.
+pub fn try_append_in(
+    broker: &Arc<Broker>,
+    topic: &Arc<Topic>,
+    at: SegmentAt,
+    records: &[&[u8]],
+    take: Take,
+) -> Result<Accepted, Blocked> {
+    let (segment, base_offset) = open_segment(topic)?;
+    let spec = segment.spec();
+    if (SegmentAt { uid: spec.uid, epoch: spec.epoch }) != at {
+        return Err(Blocked::OtherSegment);
+    }
+    append_to(broker, topic, segment, base_offset, records, take)
+}
+
+/// The segment that takes appends here, and the offset of its first record.
+fn open_segment(topic: &Topic) -> Result<(Segment, u64), Blocked> {
+    let chain = topic.chain();
+    let last = chain.last();
+    match (&chain.writing, &last.segment) {
+        (Writing::Open, Some(segment)) => Ok((segment.clone(), last.base_offset)),
+        (Writing::Open, None) | (Writing::RollingOver, _) => Err(Blocked::RollingOver),
+        (Writing::Elsewhere(node_id), _) => Err(Blocked::Elsewhere(*node_id)),
+        (Writing::Refusing(refusal), _) => Err(Blocked::Refused(refusal.clone())),
+        (Writing::Deleted, _) => Err(Blocked::Deleted),
+    }
+}
+
+fn append_to(
+    broker: &Arc<Broker>,
+    topic: &Arc<Topic>,
+    segment: Segment,
+    base_offset: u64,
+    records: &[&[u8]],
+    take: Take,
+) -> Result<Accepted, Blocked> {
     if !broker.lease.is_valid() {
         return Err(Blocked::NoLease);
     }

@@ -51,6 +51,8 @@ pub(super) struct Agent {
     pub(super) lease: Lease,
     /// The lease was renewed.
     pub(super) leased: Notify,
+    /// This run has had a lease.
+    pub(super) was_leased: AtomicBool,
     pub(super) granter: Mutex<Granter>,
     /// It leads no more, whatever Raft still says.
     pub(super) resigned: AtomicBool,
@@ -196,7 +198,10 @@ impl Agent {
                         let agent = Arc::clone(&self);
                         renewal.send(async move { agent.ask_lease().await });
                     }
-                    Event::Granted => self.leased.notify_waiters(),
+                    Event::Granted => {
+                        self.was_leased.store(true, Ordering::Release);
+                        self.leased.notify_waiters();
+                    }
                     Event::Refused => refused = true,
                 },
                 // A new leader does not know of the lease yet.

@@ -13,6 +13,7 @@
 //! it reads the state and proposes changes. A node that is alone is a group of one on the same code.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -222,11 +223,21 @@ impl Metadata {
     /// Returns once this run of the node is registered and has a lease. Then the state here holds
     /// everything that was committed when the lease was granted.
     pub async fn ready(&self) {
+        self.wait_leased(|agent| agent.lease.is_valid()).await;
+    }
+
+    /// Returns once this run has had a lease, whether it runs now or not. Then the state here is no
+    /// older than this run.
+    pub async fn was_ready(&self) {
+        self.wait_leased(|agent| agent.was_leased.load(Ordering::Acquire)).await;
+    }
+
+    async fn wait_leased(&self, enough: impl Fn(&Agent) -> bool) {
         loop {
             let mut leased = std::pin::pin!(self.agent.leased.notified());
             // Listening begins before the look, so that no renewal falls in between.
             leased.as_mut().enable();
-            if self.agent.lease.is_valid() {
+            if enough(&self.agent) {
                 return;
             }
             leased.await;

@@ -234,6 +234,7 @@ async fn start_raft(
         nodes,
         lease: Lease::new(Arc::clone(&clock)),
         leased: Notify::new(),
+        was_leased: AtomicBool::new(false),
         clock,
         granter: Mutex::new(Granter::default()),
         resigned: AtomicBool::new(false),

@@ -421,7 +421,7 @@ impl Connection {
                 self.settling(Box::pin(async move { store.pool_available().await })).await?;
                 Ok(Ok(()))
             }
-            Blocked::RollingOver => {
+            Blocked::RollingOver | Blocked::OtherSegment => {
                 let limit = Duration::from_millis(self.broker.config.write_wait_ms);
                 let waited = self.settling(Box::pin(tokio::time::timeout(limit, topic.wait_writable()))).await?;
                 Ok(waited.map_err(|_| rollover::too_slow()))

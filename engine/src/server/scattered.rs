@@ -110,7 +110,7 @@ impl<'a> Scattered<'a> {
             for index in &indices {
                 let group = &self.groups[*index];
                 if let Ok(topic) = &group.topic {
-                    put_group(&mut message, &topic.name, group.take, group.rest);
+                    put_group(&mut message, &topic.name, topic.last_at(), group.take, group.rest);
                 }
             }
             let topic = indices.first().and_then(|index| self.groups[*index].topic.clone().ok());
@@ -217,7 +217,7 @@ impl Group<'_> {
                     self.parts.push(Part::Here(topic, accepted));
                 }
                 Err(Blocked::Pool) => broker.store.pool_available().await,
-                Err(Blocked::RollingOver | Blocked::NoLease) => return Step::Wait,
+                Err(Blocked::RollingOver | Blocked::OtherSegment | Blocked::NoLease) => return Step::Wait,
                 Err(Blocked::Elsewhere(node_id)) => return Step::Send(node_id),
                 Err(Blocked::Deleted) => self.topic = Err(topic.name.to_string()),
                 Err(Blocked::Refused(refusal)) => self.refuse(refusal),

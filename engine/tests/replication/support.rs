@@ -134,6 +134,11 @@ impl Cluster {
         format!("127.0.0.1:{}", self.client_ports[&node])
     }
 
+    /// Where other nodes reach a node.
+    pub fn peer_address(&self, node: u64) -> String {
+        format!("127.0.0.1:{}", self.peer_ports[&node])
+    }
+
     fn try_client(&self, node: u64) -> Result<Client, ClientError> {
         Client::with_config(ClientConfig {
             connect_timeout: Duration::from_secs(2),

@@ -1,0 +1,56 @@
+//! A write that was passed on may come late: after its sender has given it up, and has sent newer
+//! records of the same connection. Then it must not be stored behind them.
+
+use walrus_engine::log::messages::Purpose;
+use walrus_engine::metadata::state::SegmentAt;
+use walrus_engine::types::SegmentUid;
+
+use crate::peer::{Fate, Peer, last_at};
+use crate::support::{Cluster, eventually, read_all};
+
+#[test]
+fn a_write_is_stored_in_the_segment_that_it_names_or_nowhere() {
+    let cluster = Cluster::start(1, &[]);
+    cluster.register(1, "t", "segment_entries=2");
+    let first = last_at(&cluster, 1, "t");
+    let mut peer = Peer::connect(&cluster, 1, 1, Purpose::Forward);
+    assert_eq!(peer.write(0, "t", first, b"1"), Fate::Stored);
+
+    let SegmentAt { uid: SegmentUid { topic_id, number }, epoch } = first;
+    let other = |topic_id, number, epoch| SegmentAt { uid: SegmentUid { topic_id, number }, epoch };
+    let others = [
+        other(topic_id + 1, number, epoch),
+        other(topic_id, number + 1, epoch),
+        other(topic_id, number, epoch + 1),
+        other(topic_id, number, epoch - 1),
+    ];
+    for at in others {
+        assert_eq!(peer.write(0, "t", at, b"elsewhere"), Fate::Moved, "{at:?}");
+    }
+
+    assert_eq!(peer.write(0, "t", first, b"2"), Fate::Stored);
+    eventually("the next segment is open", || cluster.state(1, "t")["phase"] == "open");
+    let second = last_at(&cluster, 1, "t");
+    assert_ne!(second, first);
+    assert_eq!(peer.write(0, "t", second, b"3"), Fate::Stored);
+    // The same node leads, as at the time of the first segment, and has records that are newer.
+    assert_eq!(peer.write(0, "t", first, b"late"), Fate::Moved);
+    assert_eq!(read_all(&cluster, 1, "t"), [b"1", b"2", b"3"]);
+}
+
+#[test]
+fn a_write_that_was_given_up_is_not_stored_behind_newer_ones_of_its_sender() {
+    let cluster = Cluster::start(1, &[]);
+    cluster.register(1, "t", "");
+    let at = last_at(&cluster, 1, "t");
+    let connect = |run| Peer::connect(&cluster, 1, run, Purpose::Forward);
+    // Both connections are of one sender. What was sent on the first one is late.
+    let (mut old, mut new) = (connect(1), connect(1));
+    assert_eq!(old.write(0, "t", at, b"1"), Fate::Stored);
+    assert_eq!(new.write(1, "t", at, b"2"), Fate::Stored);
+    assert_eq!(old.write(0, "t", at, b"late"), Fate::Moved);
+    // The connection itself is as good as any other.
+    assert_eq!(old.write(1, "t", at, b"3"), Fate::Stored);
+    assert_eq!(connect(2).write(0, "t", at, b"4"), Fate::Stored, "another run of the sender counts anew");
+    assert_eq!(read_all(&cluster, 1, "t"), [b"1", b"2", b"3", b"4"]);
+}
