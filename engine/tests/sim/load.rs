@@ -150,8 +150,7 @@ impl Producer {
                 self.shared.history.borrow_mut().sent.push(sent);
             }
             let well = self.send_and_settle(&mut client, &frames, first..first + burst as usize).await?;
-            // Whoever stays after a refusal shows whether a record whose outcome is unknown keeps its place.
-            if leaves(well) {
+            if !well || random::next().is_multiple_of(16) {
                 return Ok(());
             }
             pause(5, 60).await;
@@ -159,7 +158,7 @@ impl Producer {
         Ok(())
     }
 
-    /// False: something was refused.
+    /// False: something was refused, and another node may do better.
     async fn send_and_settle(
         &self,
         client: &mut Client,
@@ -206,11 +205,6 @@ async fn append(shared: Rc<Shared>, producer: u32) {
     }
 }
 
-/// Another node may do better, the more so when something was refused.
-fn leaves(well: bool) -> bool {
-    random::next().is_multiple_of(if well { 16 } else { 2 })
-}
-
 /// Sends one batch. `false`: go to another node.
 async fn append_once(shared: &Shared, client: &mut Client, first: Id, connection: u32) -> bool {
     let ids = (first.sequence..first.sequence + APPEND_RECORDS).map(|sequence| Id { sequence, ..first });
@@ -239,7 +233,7 @@ async fn append_once(shared: &Shared, client: &mut Client, first: Id, connection
         Ok(Ok(Reply::Err { code, .. })) => {
             settle(&|_| outcome_of(code));
             shared.error(code.name());
-            !leaves(false)
+            false
         }
         _ => {
             settle(&|_| Outcome::Unknown);
