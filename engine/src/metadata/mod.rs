@@ -40,6 +40,7 @@ mod rpc;
 mod start;
 pub mod state;
 mod state_machine;
+mod succession;
 
 use self::agent::Agent;
 use self::lease::Lease;

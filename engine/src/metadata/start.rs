@@ -27,7 +27,7 @@ use super::raft_types::{Raft, raft_id};
 use super::rounds::{self, Rounds};
 use super::state::NodeInfo;
 use super::state_machine::StateMachine;
-use super::{leader, member};
+use super::{leader, member, succession};
 use crate::clock::Clock;
 use crate::net::{self, DetachedListener};
 use crate::peer::hello::Hello;
@@ -280,6 +280,7 @@ fn spawn_tasks(
     tokio::spawn(member::register(Arc::clone(agent)));
     tokio::spawn(member::reconcile(Arc::clone(agent)));
     tokio::spawn(member::watch_elections(Arc::clone(agent), patience));
+    tokio::spawn(succession::stand(Arc::clone(agent), Duration::from_millis(ELECTION_MS.end)));
     tokio::spawn(member::compact(Arc::clone(agent)));
     tokio::spawn(member::introduce(Arc::clone(agent), join));
 }

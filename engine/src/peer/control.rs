@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::hello::{Hello, Purpose};
@@ -49,14 +49,27 @@ struct Call {
 #[derive(Clone)]
 pub(crate) struct Control {
     calls: mpsc::UnboundedSender<Call>,
+    /// How many connections have ended.
+    ended: watch::Receiver<u64>,
 }
 
 impl Control {
     /// Runs on the current runtime for as long as somebody holds it.
     pub(crate) fn spawn(peers: Peers, node_id: u64) -> Self {
         let (calls, queue) = mpsc::unbounded_channel();
-        tokio::spawn(run(peers, node_id, queue));
-        Control { calls }
+        let (ends, ended) = watch::channel(0);
+        tokio::spawn(run(peers, node_id, queue, ends));
+        Control { calls, ended }
+    }
+
+    /// Completes once a connection that was open, or is opened later, has ended.
+    pub(crate) async fn lost(&self) {
+        let mut ended = self.ended.clone();
+        ended.mark_unchanged();
+        // An error means that nobody runs the connection any more, and none will end.
+        if ended.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// One request and its reply. Give it up by dropping the future.
@@ -68,10 +81,13 @@ impl Control {
     }
 }
 
-async fn run(peers: Peers, node_id: u64, mut calls: mpsc::UnboundedReceiver<Call>) {
+async fn run(peers: Peers, node_id: u64, mut calls: mpsc::UnboundedReceiver<Call>, ends: watch::Sender<u64>) {
     while let Some(call) = calls.recv().await {
         match peers.connect(node_id, Purpose::Control).await {
-            Ok(connected) => converse(connected.stream, call, &mut calls).await,
+            Ok(connected) => {
+                converse(connected.stream, call, &mut calls).await;
+                ends.send_modify(|ended| *ended += 1);
+            }
             Err(error) => {
                 let queued = std::iter::from_fn(|| calls.try_recv().ok());
                 for call in std::iter::once(call).chain(queued) {

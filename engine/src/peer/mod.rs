@@ -124,10 +124,8 @@ impl Peers {
 
     /// Opens a connection to a node wherever it may be.
     pub(crate) async fn connect(&self, node_id: u64, purpose: Purpose) -> Result<DataConnection, PeerError> {
-        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&node_id).cloned();
-        let known = (self.resolve)(node_id).filter(|address| told.as_ref() != Some(address));
         let mut last = PeerError::UnknownNode(node_id);
-        for address in told.into_iter().chain(known) {
+        for address in self.addresses(node_id) {
             match self.connect_to(&address, node_id, purpose).await {
                 Ok((stream, answer)) => {
                     return Ok(DataConnection { node_id, run_id: answer.run_id, stream });
@@ -136,6 +134,26 @@ impl Peers {
             }
         }
         Err(last)
+    }
+
+    /// Does nothing listen at any address of the node, as its system says? Then its process is gone.
+    /// Silence is no such answer.
+    pub(crate) async fn is_gone(&self, node_id: u64) -> bool {
+        let addresses = self.addresses(node_id);
+        for address in &addresses {
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+            if !matches!(connected, Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused) {
+                return false;
+            }
+        }
+        !addresses.is_empty()
+    }
+
+    /// Where a node may be, the newest first.
+    fn addresses(&self, node_id: u64) -> Vec<String> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&node_id).cloned();
+        let known = (self.resolve)(node_id).filter(|address| told.as_ref() != Some(address));
+        told.into_iter().chain(known).collect()
     }
 
     /// Opens a connection to an address. `node_id` 0: whoever is there.
@@ -253,5 +271,51 @@ fn verdict(hello: &Hello, node_id: u64, cluster_id: u128) -> Verdict {
         Verdict::OtherNode
     } else {
         Verdict::Welcome
+    }
+}
+
+#[cfg(all(test, not(feature = "sim")))]
+mod tests {
+    use super::control::Control;
+    use super::*;
+
+    fn peers(node_id: u64, address: &str, of_others: &str) -> Peers {
+        let local = Local { node_id, run_id: 1, address: address.into(), cluster_id: OnceLock::from(7) };
+        let of_others = of_others.to_owned();
+        Peers::new(Arc::new(local), Arc::new(move |node_id| (node_id == 1).then(|| of_others.clone())))
+    }
+
+    #[tokio::test]
+    async fn a_node_is_gone_once_its_port_refuses_and_its_connection_is_lost_by_then() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (acceptor, mut requests, ..) = Acceptor::new(peers(1, &address, ""));
+        let node = tokio::spawn(acceptor.run(listener));
+        let asker = peers(2, "", &address);
+        let control = Control::spawn(asker.clone(), 1);
+        let calling = control.clone();
+        let call = tokio::spawn(async move { calling.call(Vec::new()).await });
+        let asked = requests.recv().await.unwrap();
+        assert!(!asker.is_gone(1).await, "it listens");
+        assert!(!asker.is_gone(3).await, "nobody knows where it is");
+        let lost = control.lost();
+        tokio::pin!(lost);
+        assert!(is_pending(&mut lost).await, "the connection is open");
+        node.abort();
+        assert!(node.await.unwrap_err().is_cancelled());
+        // What serves the connection ends with the ones who take its requests.
+        drop((asked, requests));
+        call.abort();
+        let _ = control.call(Vec::new()).await;
+        lost.await;
+        assert!(asker.is_gone(1).await);
+    }
+
+    /// Polls once.
+    async fn is_pending(future: &mut (impl Future<Output = ()> + Unpin)) -> bool {
+        std::future::poll_fn(|context| {
+            std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(context).is_pending())
+        })
+        .await
     }
 }
