@@ -63,7 +63,8 @@ test-drivers: setup build ## tests of the drivers, with a real Kafka and a real 
 	@mkdir -p $(NATIVE)/release && cp $(TARGET)/release/walrus $(NATIVE)/release/walrus
 	$(TUNED) test --release -p walrus-drivers --features kafka,rocksdb
 
-test-harness: setup ## tests of the harness
+test-harness: setup build ## tests of the harness, with a small cluster
+	@mkdir -p $(NATIVE)/release && cp $(TARGET)/release/walrus $(NATIVE)/release/walrus
 	$(TUNED) test --release -p walrus-harness
 
 cluster-bootstrap: build ## start NODES=3 local nodes as one cluster (clients 9091.., data in .cluster/)

@@ -6,9 +6,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn harness(dir: &Path, workloads: &str, more: &[&str]) -> Command {
+    harness_of("null,raw", dir, workloads, more)
+}
+
+fn harness_of(systems: &str, dir: &Path, workloads: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
     command
-        .args(["run", "--yes", "--profile", "smoke", "--systems", "null,raw", "--workload", workloads])
+        .args(["run", "--yes", "--profile", "smoke", "--systems", systems, "--workload", workloads])
         .arg("--bench-dir")
         .arg(dir)
         .arg("--out")
@@ -95,6 +99,55 @@ fn killed_hard_the_harness_takes_its_children_along() {
         assert!(Instant::now() < deadline, "{before:?}");
         std::thread::yield_now();
     }
+}
+
+/// Runs a workload for three nodes of Walrus; returns its rows.
+///
+/// The binary has to lie beside the harness: `make test-harness` puts it there.
+fn three_nodes(workload: &str) -> String {
+    let walrus = Path::new(env!("CARGO_BIN_EXE_harness")).with_file_name("walrus");
+    assert!(walrus.exists(), "{} is missing: `make test-harness` brings it", walrus.display());
+    let dir = scratch();
+    let succeeded = harness_of("walrus", dir.path(), workload, &[]).status().unwrap().success();
+    let summary = read(&dir.path().join("results/one/summary.csv"));
+    assert!(succeeded, "{summary}");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left, ["results"]);
+    summary
+        .lines()
+        .enumerate()
+        .filter(|(line, row)| *line == 0 || row.contains(",walrus,"))
+        .fold(String::new(), |rows, (_, row)| rows + row + "\n")
+}
+
+fn assert_three_copies_proved(rows: &str) {
+    let all = |name: &str, wanted: &str| column(rows, name).iter().all(|value| *value == wanted);
+    assert!(all("error", "") && all("verified", "true"), "{rows}");
+    assert!(all("nodes", "3") && all("replicas", "3"), "{rows}");
+    let acked: Vec<u64> = column(rows, "records_acked").iter().map(|n| n.parse().unwrap()).collect();
+    assert!(acked.iter().all(|&records| records > 1000), "{rows}");
+}
+
+#[test]
+fn rows_of_a_cluster_are_proved_and_say_how_many_nodes_and_copies() {
+    let rows = three_nodes("cluster");
+    assert_three_copies_proved(&rows);
+    // A steady rate and a burst, each through any node, to the leader, and with all copies.
+    let mut variants = column(&rows, "variant");
+    variants.sort_unstable();
+    assert_eq!(
+        variants,
+        ["put-all-tuned", "put-all-tuned", "put-direct-tuned", "put-direct-tuned", "put-tuned", "put-tuned"]
+    );
+}
+
+#[test]
+fn a_killed_leader_leaves_a_gap_that_is_told() {
+    let rows = three_nodes("failover");
+    assert_three_copies_proved(&rows);
+    let marks = column(&rows, "marks");
+    let gap = marks[0].split(' ').find_map(|mark| mark.strip_prefix("gap_ms="));
+    assert!(gap.is_some_and(|gap_ms| gap_ms.parse::<u64>().unwrap() > 0), "{rows}");
 }
 
 #[test]
