@@ -13,7 +13,7 @@ use walrus_drivers::{Session, Setup, Tier, Tools, registry};
 fn main() {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     #[cfg(target_os = "linux")]
-    if args.first().is_some_and(|arg| arg == walrus_drivers::raw_server::SUBCOMMAND) {
+    if args.first().is_some_and(|arg| arg == walrus_drivers::raw::server::SUBCOMMAND) {
         return raw_server(&args);
     }
     let name = args.remove(0);
@@ -75,13 +75,13 @@ fn main() {
 #[cfg(target_os = "linux")]
 fn raw_server(args: &[String]) {
     let value = |flag: &str| args.iter().position(|arg| arg == flag).map(|at| args[at + 1].clone()).unwrap();
-    let config = walrus_drivers::raw_server::RawServerConfig {
+    let config = walrus_drivers::raw::server::RawServerConfig {
         data_dir: value("--data-dir").into(),
         port: value("--port").parse().unwrap(),
         synced: args.iter().any(|arg| arg == "--synced"),
         read_bytes: value("--read-bytes").parse().unwrap(),
     };
-    walrus_drivers::raw_server::run(&config).unwrap();
+    walrus_drivers::raw::server::run(&config).unwrap();
 }
 
 /// The profile's table `name`; tables in it that are named after a word of the variant are laid over it.

@@ -15,8 +15,6 @@ pub mod null;
 pub mod process;
 #[cfg(target_os = "linux")]
 pub mod raw;
-#[cfg(target_os = "linux")]
-pub mod raw_server;
 pub mod registry;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;

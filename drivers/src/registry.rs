@@ -10,7 +10,7 @@ pub fn systems() -> Vec<Box<dyn System>> {
         #[cfg(target_os = "linux")]
         Box::new(crate::raw::Raw),
         #[cfg(target_os = "linux")]
-        Box::new(crate::raw_server::RawNetworked),
+        Box::new(crate::raw::server::RawNetworked),
         Box::new(crate::walrus::Walrus),
         Box::new(crate::walrus_embedded::WalrusEmbedded),
         Box::new(crate::upstream::Upstream),

@@ -92,11 +92,18 @@ fn a_consumer_at_the_end_sees_what_comes_after() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_raw_server_answers_every_frame() {
-    use walrus_drivers::raw_server::{RawNetworked, RawServerConfig, run};
+    for synced in [false, true] {
+        raw_server_answers_every_frame(synced);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn raw_server_answers_every_frame(synced: bool) {
+    use walrus_drivers::raw::server::{RawNetworked, RawServerConfig, run};
 
     let dir = tempfile::tempdir().unwrap();
     let port = walrus_drivers::process::free_port().unwrap();
-    let config = RawServerConfig { data_dir: dir.path().to_owned(), port, synced: false, read_bytes: 1 << 20 };
+    let config = RawServerConfig { data_dir: dir.path().to_owned(), port, synced, read_bytes: 1 << 20 };
     std::thread::spawn(move || run(&config));
     let mut setup = common::setup(dir.path(), &["put"]);
     setup.endpoint = Some(format!("127.0.0.1:{port}"));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use walrus_drivers::raw_server::RawServerConfig;
+use walrus_drivers::raw::server::RawServerConfig;
 use walrus_drivers::{Tools, registry};
 
 use crate::child::{RunError, STOP};
@@ -326,7 +326,7 @@ fn raw_server(args: &RawServerArgs) -> i32 {
         synced: args.synced,
         read_bytes: args.read_bytes,
     };
-    match walrus_drivers::raw_server::run(&config) {
+    match walrus_drivers::raw::server::run(&config) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("raw-server: {error}");

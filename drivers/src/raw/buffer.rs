@@ -1,6 +1,7 @@
 //! Page-aligned write buffers, and what is known about a full one.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::io::{self, Read};
 use std::ptr::NonNull;
 
 /// Alignment that `O_DIRECT` wants of memory, offset and length.
@@ -45,6 +46,23 @@ impl Buffer {
         }
         self.filled += record.len();
         true
+    }
+
+    /// Fills the rest with what `source` has; the bytes read, 0 at its end.
+    pub(super) fn read_from(&mut self, source: &mut impl Read) -> io::Result<usize> {
+        // SAFETY: the range lies inside the allocation, whose bytes were all initialised (zeroed).
+        let free = unsafe {
+            std::slice::from_raw_parts_mut(self.memory.as_ptr().add(self.filled), self.capacity - self.filled)
+        };
+        let read_bytes = source.read(free)?;
+        self.filled += read_bytes;
+        Ok(read_bytes)
+    }
+
+    /// The filled bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: the range lies inside the allocation, whose bytes were all initialised (zeroed).
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.filled) }
     }
 
     /// What to hand to the kernel: the filled bytes, for `O_DIRECT` rounded up to whole blocks.

@@ -8,10 +8,13 @@
 //! ```
 //!
 //! Which number of writers, buffer size and system call is fastest differs from machine to machine:
-//! the harness tries [`combinations`] and keeps the best.
+//! the harness tries [`combinations`] and keeps the best. [`server`] is the ceiling of networked
+//! systems.
 
 mod buffer;
 mod files;
+pub mod server;
+mod writeback;
 mod writer;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -20,7 +23,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::buffer::{Buffer, Filled};
-use self::files::LogFile;
+use self::files::{Layout, LogFile};
+use self::writeback::Writeback;
 use self::writer::{Flush, Mode, Writer};
 use crate::process::io_error;
 use crate::settings::Settings;
@@ -29,6 +33,9 @@ use crate::{Ack, Consumer, Deployment, DriverError, Producer, Server, Session, S
 /// Most buffers that a writer thread puts into one write.
 const GROUP_BUFFERS_MAX: usize = 64;
 
+/// Size of a file that is written over and over, in bytes.
+const RING_BYTES: u64 = 16 << 20;
+
 /// The ceiling of an embedded system.
 #[derive(Debug, Default)]
 pub struct Raw;
@@ -36,16 +43,18 @@ pub struct Raw;
 /// The settings that are worth trying for `tier`, likely winners first. Each is a complete table
 /// for [`Setup::settings`].
 pub fn combinations(tier: Tier) -> Vec<toml::Table> {
-    let flushes: &[(&str, bool)] = match tier {
-        Tier::Memory | Tier::PageCache => &[("none", false), ("none", true)],
-        Tier::Synced => &[("dsync", false), ("dsync", true), ("fdatasync", false)],
+    let files: &[FileUse] = match tier {
+        Tier::Memory | Tier::PageCache => &[("none", false, false), ("none", true, false)],
+        Tier::Synced => {
+            &[("dsync", true, true), ("dsync", true, false), ("dsync", false, false), ("fdatasync", false, false)]
+        }
     };
     let mut all = Vec::new();
-    for buffer_bytes in [1 << 20, 256 << 10, 4 << 20, 64 << 10] {
-        for &(flush, direct) in flushes {
+    for &file in files {
+        for buffer_bytes in [1 << 20, 256 << 10, 4 << 20, 64 << 10] {
             for writers in [10, 2, 1] {
                 for io in ["pwrite", "io_uring"] {
-                    all.push(combination(writers, buffer_bytes, io, flush, direct));
+                    all.push(combination(writers, buffer_bytes, io, file));
                 }
             }
         }
@@ -53,13 +62,17 @@ pub fn combinations(tier: Tier) -> Vec<toml::Table> {
     all
 }
 
-fn combination(writers: i64, buffer_bytes: i64, io: &str, flush: &str, direct: bool) -> toml::Table {
+/// How data get to the device: flush, past the page cache?, over and over into the same file?
+type FileUse = (&'static str, bool, bool);
+
+fn combination(writers: i64, buffer_bytes: i64, io: &str, (flush, direct, ring): FileUse) -> toml::Table {
     let mut table = toml::Table::new();
     table.insert("writers".into(), writers.into());
     table.insert("buffer_bytes".into(), buffer_bytes.into());
     table.insert("io".into(), io.into());
     table.insert("flush".into(), flush.into());
     table.insert("direct".into(), direct.into());
+    table.insert("ring".into(), ring.into());
     table
 }
 
@@ -94,12 +107,14 @@ impl System for Raw {
 struct Options {
     writers: usize,
     buffer_bytes: usize,
+    layout: Layout,
     mode: Mode,
 }
 
 impl Options {
     fn read(setup: &Setup) -> Result<Options, DriverError> {
-        let settings = Settings::new(setup, &["writers", "buffer_bytes", "io", "flush", "direct", "queue_depth"])?;
+        let settings =
+            Settings::new(setup, &["writers", "buffer_bytes", "io", "flush", "direct", "ring", "queue_depth"])?;
         let default_flush = if setup.tier == Tier::Synced { "dsync" } else { "none" };
         let flush = match settings.word("flush", default_flush, &["none", "dsync", "fdatasync"])? {
             "dsync" => Flush::Dsync,
@@ -115,6 +130,7 @@ impl Options {
         Ok(Options {
             writers: settings.size("writers", setup.producers as usize)?.max(1),
             buffer_bytes: settings.size("buffer_bytes", 1 << 20)?,
+            layout: if settings.flag("ring", false)? { Layout::Ring { bytes: RING_BYTES } } else { Layout::Append },
             mode: Mode {
                 flush,
                 direct: settings.flag("direct", false)?,
@@ -144,8 +160,13 @@ impl RawSession {
     fn open(setup: &Setup) -> Result<RawSession, DriverError> {
         let options = Options::read(setup)?;
         let producers = setup.producers.max(1) as usize;
+        let writeback = Arc::new(Writeback::default());
+        let create = |index: usize| {
+            let path = setup.data_dir.join(format!("raw-{index}"));
+            LogFile::create(&path, options.mode.direct, options.layout, &writeback)
+        };
         let files = (0..setup.topics.len().max(1))
-            .map(|index| LogFile::create(&setup.data_dir.join(format!("raw-{index}")), options.mode.direct))
+            .map(create)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|source| io_error("creating raw's files", source))?;
         let mut session = RawSession {

@@ -62,10 +62,10 @@ impl Writer {
         let iovecs: Vec<libc::iovec> = group.iter().map(|filled| filled.buffer.iovec(self.mode.direct)).collect();
         let length: usize = iovecs.iter().map(|iovec| iovec.iov_len).sum();
         let offset = self.files[file].reserve(length as u64);
-        let fd = self.files[file].fd();
+        let file = &self.files[file];
         match &mut self.ring {
             None => {
-                write_blocking(fd, &iovecs, length, offset, self.mode)?;
+                write_blocking(file, &iovecs, length, offset, self.mode)?;
                 self.done.extend(group);
                 Ok(())
             }
@@ -73,7 +73,7 @@ impl Writer {
                 while ring.in_flight >= ring.slots.len() {
                     ring.reap(true, &mut self.done)?;
                 }
-                ring.submit(fd, Pending { group, iovecs, length }, offset)
+                ring.submit(file.fd(), Pending { group, iovecs, length }, offset)
             }
         }
     }
@@ -97,16 +97,28 @@ impl Writer {
     }
 }
 
-fn write_blocking(fd: i32, iovecs: &[libc::iovec], length: usize, offset: u64, mode: Mode) -> io::Result<()> {
+/// Writes `length` bytes and waits until they count as written.
+pub(super) fn write_blocking(
+    file: &LogFile,
+    iovecs: &[libc::iovec],
+    length: usize,
+    offset: u64,
+    mode: Mode,
+) -> io::Result<()> {
     let count = libc::c_int::try_from(iovecs.len()).map_err(io::Error::other)?;
+    let fd = file.fd();
     // SAFETY: every iovec points into a buffer that the caller's group keeps alive over the call.
     let written = unsafe { libc::pwritev2(fd, iovecs.as_ptr(), count, offset.cast_signed(), mode.write_flags()) };
     check_length(written, length)?;
-    if mode.flush == Flush::Fdatasync {
-        // SAFETY: plain system call on an open descriptor.
-        let result = unsafe { libc::fdatasync(fd) };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
+    match mode.flush {
+        Flush::None if !mode.direct => file.note_cached(offset, length as u64),
+        Flush::None | Flush::Dsync => {}
+        Flush::Fdatasync => {
+            // SAFETY: plain system call on an open descriptor.
+            let result = unsafe { libc::fdatasync(fd) };
+            if result != 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
     }
     Ok(())

@@ -2,14 +2,19 @@
 //! file per connection, looks at nothing but their lengths, and answers each with `OK`.
 //!
 //! One blocking thread a connection: read what the socket has, write it, answer the frames that
-//! are complete in one reply.
+//! are complete in one reply. In the synced tier each write goes straight to a file that was
+//! written before (`O_DIRECT` and `RWF_DSYNC`): to the device, and nothing but data.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::RING_BYTES;
+use super::buffer::Buffer;
+use super::files::{Layout, LogFile};
+use super::writeback::Writeback;
+use super::writer::{Flush, Mode, write_blocking};
 use crate::process::Launch;
 use crate::server_process::ServerProcess;
 use crate::settings::Settings;
@@ -35,12 +40,13 @@ pub struct RawServerConfig {
 /// Serves until the process is ended.
 pub fn run(config: &RawServerConfig) -> io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", config.port))?;
+    let writeback = Arc::new(Writeback::default());
     for number in 0_u64.. {
         let (stream, _) = listener.accept()?;
-        let config = config.clone();
+        let (config, writeback) = (config.clone(), Arc::clone(&writeback));
         std::thread::spawn(move || {
             let path = config.data_dir.join(format!("connection-{number}"));
-            if let Err(error) = serve(stream, &path, &config) {
+            if let Err(error) = serve(stream, &path, &config, &writeback) {
                 eprintln!("connection {number}: {error}");
             }
         });
@@ -48,24 +54,24 @@ pub fn run(config: &RawServerConfig) -> io::Result<()> {
     Ok(())
 }
 
-fn serve(mut stream: TcpStream, path: &Path, config: &RawServerConfig) -> io::Result<()> {
+fn serve(mut stream: TcpStream, path: &Path, config: &RawServerConfig, writeback: &Arc<Writeback>) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let mut file = File::create(path)?;
-    let mut space = FileSpace::default();
-    let mut input = vec![0; config.read_bytes.max(4096)];
+    let (layout, flush) =
+        if config.synced { (Layout::Ring { bytes: RING_BYTES }, Flush::Dsync) } else { (Layout::Append, Flush::None) };
+    let mode = Mode { flush, direct: config.synced, uring: false, depth: 1 };
+    let file = LogFile::create(path, mode.direct, layout, writeback)?;
+    let mut input = Buffer::new(config.read_bytes.clamp(4096, RING_BYTES as usize));
     let mut frames = FrameCounter::default();
     let mut replies: Vec<u8> = Vec::new();
     loop {
-        let read_bytes = stream.read(&mut input)?;
-        if read_bytes == 0 {
+        input.clear();
+        if input.read_from(&mut stream)? == 0 {
             return Ok(());
         }
-        space.reserve(&file, read_bytes as u64);
-        file.write_all(&input[..read_bytes])?;
-        if config.synced {
-            file.sync_data()?;
-        }
-        let complete = frames.take(&input[..read_bytes]) as usize;
+        let iovec = input.iovec(mode.direct);
+        let start = file.reserve(iovec.iov_len as u64);
+        write_blocking(&file, &[iovec], iovec.iov_len, start, mode)?;
+        let complete = frames.take(input.bytes()) as usize;
         if replies.len() < complete * OK_FRAME.len() {
             replies = OK_FRAME.repeat(complete);
         }
@@ -75,30 +81,6 @@ fn serve(mut stream: TcpStream, path: &Path, config: &RawServerConfig) -> io::Re
 
 /// `[u32 LE length 2]OK`.
 const OK_FRAME: [u8; 6] = *b"\x02\0\0\0OK";
-
-/// Allocates ahead of the writes, in steps of 64 MiB after a small first one.
-#[derive(Default)]
-struct FileSpace {
-    written: u64,
-    allocated: u64,
-}
-
-impl FileSpace {
-    fn reserve(&mut self, file: &File, length: u64) {
-        self.written += length;
-        if self.written <= self.allocated {
-            return;
-        }
-        let step = self.allocated.clamp(1 << 20, 64 << 20).max(length);
-        // SAFETY: plain system call on an open descriptor. Its failure is harmless: the write
-        // allocates by itself then.
-        unsafe {
-            let (start, length) = (self.allocated.cast_signed(), step.cast_signed());
-            libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, start, length);
-        }
-        self.allocated += step;
-    }
-}
 
 /// Counts the frames that end in a stream of bytes that arrives in arbitrary pieces.
 #[derive(Debug, Default)]
