@@ -88,7 +88,7 @@ struct TuneArgs {
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// Rows, seconds and repeats: smoke, quick or full.
+    /// Rows, seconds and repeats: smoke, quick, reference (what `results/reference` shows) or full.
     #[arg(long, default_value = "quick")]
     profile: String,
     /// Only these workloads (repeatable, or separated by commas).

@@ -124,7 +124,7 @@ fn tables(profile: &Profile, workloads: &[String]) -> Result<Vec<BlockTable>, St
 fn add_blocks(table: &BlockTable, profile: &Profile, wishes: &Wishes, blocks: &mut Vec<Block>) -> Result<(), String> {
     let workload = workload::find(&table.workload, &table.rates_per_s).map_err(|e| e.to_string())?;
     let rows: Vec<RowName> = table.rows.iter().map(|row| RowName::parse(row)).collect::<Result<_, _>>()?;
-    for case in workload.cases {
+    for case in workload.cases.into_iter().filter(|case| table.wants(case)) {
         let mut chosen: Vec<RowName> = rows.clone();
         chosen.retain(|row| is_wanted(row, &case, &wishes.systems));
         let repeats = wishes.repeats.or(table.repeats).unwrap_or(profile.repeats);
@@ -193,6 +193,13 @@ mod tests {
         let plan = plan("smoke", &["sizes"], &[]);
         assert_eq!(plan.blocks.len(), 9);
         assert_eq!(plan.load(&plan.blocks[0].case).payload_bytes, Some(33_554_432));
+    }
+
+    #[test]
+    fn a_profile_may_take_some_cases_of_a_workload() {
+        let plan = plan("reference", &["scaling"], &[]);
+        let points: Vec<(u32, u32)> = plan.blocks.iter().map(|b| (b.case.producers, b.case.topics)).collect();
+        assert_eq!(points, [(10, 10), (10, 1000)]);
     }
 
     #[test]

@@ -3,9 +3,12 @@
 use serde::Deserialize;
 use walrus_drivers::Deployment;
 
-const TEXTS: [(&str, &str); 3] = [
+use crate::workload::Case;
+
+const TEXTS: [(&str, &str); 4] = [
     ("smoke", include_str!("../profiles/smoke.toml")),
     ("quick", include_str!("../profiles/quick.toml")),
+    ("reference", include_str!("../profiles/reference.toml")),
     ("full", include_str!("../profiles/full.toml")),
 ];
 
@@ -56,10 +59,24 @@ pub struct BlockTable {
     /// Take the place of the workload's own rates.
     #[serde(default)]
     pub rates_per_s: Vec<f64>,
+    /// Only the workload's cases with so many producers; empty: all.
+    #[serde(default)]
+    pub producers: Vec<u32>,
+    /// Only the workload's cases with so many topics; empty: all.
+    #[serde(default)]
+    pub topics: Vec<u32>,
     /// Repeats of these rows, if not those of the profile.
     pub repeats: Option<u32>,
     /// `system/variant` or `system@deployment/variant`.
     pub rows: Vec<String>,
+}
+
+impl BlockTable {
+    /// Is this case of the workload among those wanted?
+    pub fn wants(&self, case: &Case) -> bool {
+        let among = |list: &[u32], number| list.is_empty() || list.contains(&number);
+        among(&self.producers, case.producers) && among(&self.topics, case.topics)
+    }
 }
 
 /// A system and how it is used.
