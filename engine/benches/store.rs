@@ -1,0 +1,100 @@
+//! What a record costs in the store: append (with its checksum and its way into the page cache),
+//! read, and the scan of a segment that was not closed. `cargo bench -p walrus-engine --bench store`
+
+use std::hint::black_box;
+use std::path::Path;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use tempfile::TempDir;
+use walrus_engine::store::{Segment, SegmentSpec, Store, StoreConfig, Take};
+use walrus_engine::types::{SegmentUid, Tier};
+
+const RECORDS: u64 = 10_000;
+
+fn spec(number: u64, tier: Tier) -> SegmentSpec {
+    SegmentSpec {
+        uid: SegmentUid { topic_id: 1, number },
+        epoch: number,
+        tier,
+        segment_entries: 1_000_000,
+        segment_bytes: 1 << 30,
+    }
+}
+
+fn payloads() -> Vec<Vec<u8>> {
+    (0..RECORDS as usize).map(|n| vec![n as u8; 500 + n % 525]).collect()
+}
+
+fn open(dir: &Path) -> Store {
+    Store::open(StoreConfig::new(dir)).expect("a temporary directory takes a store")
+}
+
+/// Appends everything in groups of 300 records and waits until it is durable in its tier.
+fn append(segment: &Segment, records: &[&[u8]]) {
+    for group in records.chunks(300) {
+        segment.append_blocking(group, Take::UpToLimit).expect("there is room for every record");
+    }
+    segment.wait_watermark_blocking(records.len() as u64).expect("the disk takes the records");
+}
+
+fn appends(criterion: &mut Criterion) {
+    let payloads = payloads();
+    let records: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
+    let dir = TempDir::new().expect("a temporary directory");
+    let store = open(dir.path());
+    let mut number = 0;
+    // Outside of the measured time.
+    let mut fresh = |tier| {
+        let last = SegmentUid { topic_id: 1, number };
+        store.remove(last).expect("the last segment's file goes");
+        number += 1;
+        store.create(spec(number, tier))
+    };
+    let mut group = criterion.benchmark_group("append");
+    group.throughput(Throughput::Elements(RECORDS)).sample_size(20);
+    for (name, tier) in [("page-cache", Tier::PageCache), ("synced", Tier::Synced)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched(
+                || fresh(tier),
+                |segment| {
+                    append(&segment, &records);
+                    segment
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+fn reads(criterion: &mut Criterion) {
+    let payloads = payloads();
+    let records: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
+    let dir = TempDir::new().expect("a temporary directory");
+    let store = open(dir.path());
+    let segment = store.create(spec(1, Tier::PageCache));
+    append(&segment, &records);
+    let mut group = criterion.benchmark_group("read");
+    group.throughput(Throughput::Elements(RECORDS)).sample_size(20);
+    group.bench_function("from the page cache, checksums compared", |bencher| {
+        bencher.iter(|| {
+            let mut next = 0;
+            while next < RECORDS {
+                let batches = segment.read(next, u64::MAX, 1 << 20).expect("what was written is read");
+                next = batches.last().map_or(RECORDS, |last| last.base_index + last.count);
+                black_box(&batches);
+            }
+        });
+    });
+    group.bench_function("recovery scan of an open segment", |bencher| {
+        bencher.iter_batched(
+            || drop(segment.clone()),
+            |()| store.recover(spec(1, Tier::PageCache)).expect("the segment is whole"),
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, appends, reads);
+criterion_main!(benches);
