@@ -71,7 +71,7 @@ fn the_same_out_goes_on_and_runs_nothing_twice() {
 #[test]
 fn ctrl_c_leaves_what_was_measured_and_no_children() {
     let dir = scratch();
-    let mut child = harness(dir.path(), "writes-burst,writes", &["--seconds", "60"]).spawn().unwrap();
+    let mut child = harness(dir.path(), "writes-burst,writes", &["--seconds", "20"]).spawn().unwrap();
     let summary = dir.path().join("results/one/summary.csv");
     wait_for(&mut child, |pid| read(&summary).lines().count() == 4 && !children(pid).is_empty());
     let before = children(child.id());
@@ -88,7 +88,7 @@ fn ctrl_c_leaves_what_was_measured_and_no_children() {
 #[test]
 fn killed_hard_the_harness_takes_its_children_along() {
     let dir = scratch();
-    let mut child = harness(dir.path(), "writes", &["--seconds", "60"]).spawn().unwrap();
+    let mut child = harness(dir.path(), "writes", &["--seconds", "20"]).spawn().unwrap();
     wait_for(&mut child, |pid| !children(pid).is_empty());
     let before = children(child.id());
     child.kill().unwrap();
