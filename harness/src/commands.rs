@@ -8,8 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use walrus_drivers::raw::server::RawServerConfig;
 use walrus_drivers::{Tools, registry};
 
+use crate::bench_dir::BenchDir;
 use crate::child::{RunError, STOP};
-use crate::csv::SummaryRow;
+use crate::conclude::{EXIT_INCOMPLETE, EXIT_INTERRUPTED, conclude};
 use crate::machine::{self, Throttle};
 use crate::plan::{Plan, Wishes};
 use crate::preflight::Finding;
@@ -20,12 +21,8 @@ use crate::run::Env;
 use crate::session::{Session, SessionError};
 use crate::{estimate, preflight, provenance, show, tune, worker};
 
-/// Something is missing in the results.
-const EXIT_INCOMPLETE: i32 = 1;
 /// The command itself was wrong.
 const EXIT_USAGE: i32 = 2;
-/// Interrupted, as shells count it.
-const EXIT_INTERRUPTED: i32 = 130;
 
 #[allow(clippy::doc_markdown, reason = "the text is the help page")]
 /// Runs the same workload on Walrus, Kafka and RocksDB, proves what was stored, and draws it.
@@ -176,7 +173,6 @@ fn run(args: &RunArgs) -> Result<i32, String> {
         Session::open(&env, &plan, &out)?.run()
     });
     drop(place);
-    point_latest_at(&out);
     conclude(result, &out)
 }
 
@@ -215,41 +211,6 @@ fn agreed(plan: &Plan) -> Result<bool, String> {
     std::io::stdout().flush().map_err(|e| e.to_string())?;
     std::io::stdin().read_line(&mut answer).map_err(|e| e.to_string())?;
     Ok(!answer.trim().to_lowercase().starts_with('n'))
-}
-
-/// A directory of ours, removed at the end.
-struct BenchDir(PathBuf);
-
-impl BenchDir {
-    const PREFIX: &str = "walrus-bench-";
-
-    fn make(parent: &Path) -> Result<BenchDir, String> {
-        Self::remove_stale(parent);
-        let dir = parent.join(format!("{}{}", Self::PREFIX, std::process::id()));
-        std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        Ok(BenchDir(dir))
-    }
-}
-
-impl BenchDir {
-    /// Removes what a run that was killed hard has left: gigabytes that nobody would look for.
-    fn remove_stale(parent: &Path) {
-        for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let pid = name.to_str().and_then(|name| name.strip_prefix(Self::PREFIX)?.parse::<u32>().ok());
-            let is_dead = pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
-            if is_dead && std::fs::remove_dir_all(entry.path()).is_ok() {
-                eprintln!("removed {}, left by a run that was killed", entry.path().display());
-            }
-        }
-    }
-}
-
-impl Drop for BenchDir {
-    fn drop(&mut self) {
-        // What cannot be removed is only space, and its name says whose it is.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 fn environment(args: &RunArgs, bench_dir: &Path) -> Env {
@@ -356,33 +317,4 @@ fn watch_signals() -> Result<(), String> {
 fn default_out(profile: &str) -> PathBuf {
     let now = provenance::utc_now().replace(':', "");
     PathBuf::from("results").join(format!("{now}-{profile}"))
-}
-
-/// `results/latest` names the newest run.
-fn point_latest_at(out: &Path) {
-    let (Some(parent), Some(name)) = (out.parent(), out.file_name()) else { return };
-    let link = parent.join("latest");
-    if link.is_symlink() {
-        let _ = std::fs::remove_file(&link);
-    }
-    // Only a convenience: a file of that name, or a filesystem without links, is left alone.
-    let _ = std::os::unix::fs::symlink(name, &link);
-}
-
-fn conclude(result: Result<Vec<SummaryRow>, SessionError>, out: &Path) -> Result<i32, String> {
-    match result {
-        Ok(rows) => {
-            let failed: Vec<&SummaryRow> = rows.iter().filter(|row| !row.error.is_empty()).collect();
-            for row in &failed {
-                eprintln!("missing: {}: {}", row.run_id, row.error);
-            }
-            println!("{} rows, {} of them failed; see {}", rows.len(), failed.len(), out.display());
-            Ok(if failed.is_empty() { 0 } else { EXIT_INCOMPLETE })
-        }
-        Err(SessionError::Run(RunError::Interrupted)) => {
-            eprintln!("interrupted; what was measured is in {}; the same --out goes on", out.display());
-            Ok(EXIT_INTERRUPTED)
-        }
-        Err(error) => Err(error.to_string()),
-    }
 }

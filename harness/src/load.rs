@@ -4,22 +4,28 @@
 //! out at the times of a fixed [`Schedule`]; a late one is sent at once, and its latency counts from
 //! the time at which it should have gone out.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+mod limit;
+mod pauses;
+mod schedule;
+
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use walrus_drivers::{Ack, DriverError, Producer};
+
+pub use limit::{Limit, Progress};
+pub use schedule::Schedule;
 
 use crate::acks::AckSet;
 use crate::latency::Latencies;
 use crate::record::{Assignment, Checker, Header, Pool, RecordBytes};
 use crate::verify::Claim;
+use pauses::Pauses;
 
 /// How long a drained window may take before the rest counts as unacknowledged.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A poll never blocks longer, so that a stop is noticed.
 const POLL_MAX: Duration = Duration::from_millis(100);
-/// Producers take the fixed volume in portions of this, so that they all end together.
-const PORTION_BYTES: u64 = 256 << 10;
 /// Records sent between two looks at the clock.
 const CLOCK_STRIDE: u64 = 64;
 /// Closed loop with a window: one record in so many is timed.
@@ -28,132 +34,6 @@ const SAMPLE_STRIDE: u64 = 64;
 const SAMPLES: usize = 8192;
 /// Open loop: bound on what a system may hold unacknowledged per producer.
 const OPEN_LOOP_BYTES_MAX: u64 = 64 << 20;
-
-/// When the load ends, shared by all lanes.
-#[derive(Debug)]
-pub struct Limit {
-    deadline: Option<Instant>,
-    bytes_left: Option<AtomicU64>,
-    abort: AtomicBool,
-}
-
-impl Limit {
-    /// After `seconds`, or after `payload_bytes`, whatever comes first.
-    pub fn new(start: Instant, seconds: Option<f64>, payload_bytes: Option<u64>) -> Limit {
-        Limit {
-            deadline: seconds.map(|s| start + Duration::from_secs_f64(s)),
-            bytes_left: payload_bytes.map(AtomicU64::new),
-            abort: AtomicBool::new(false),
-        }
-    }
-
-    /// Ends the load now: another lane has failed.
-    pub fn abort(&self) {
-        self.abort.store(true, Ordering::Relaxed);
-    }
-
-    fn is_aborted(&self) -> bool {
-        self.abort.load(Ordering::Relaxed)
-    }
-
-    fn is_over(&self, now: Instant) -> bool {
-        self.is_aborted() || self.deadline.is_some_and(|deadline| now >= deadline)
-    }
-
-    /// Takes a portion of the volume; 0 when it is used up.
-    fn take_portion(&self) -> u64 {
-        let Some(left) = &self.bytes_left else { return u64::MAX };
-        let take = |left: u64| Some(left.saturating_sub(PORTION_BYTES));
-        // Cannot fail: the closure always returns a value.
-        let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or(0);
-        before.min(PORTION_BYTES)
-    }
-}
-
-/// What a lane has achieved so far; read by the sampler.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub struct Progress {
-    /// Records acknowledged.
-    pub records: AtomicU64,
-    /// Their bytes.
-    pub bytes: AtomicU64,
-}
-
-/// Intended send times of the open loop.
-#[derive(Debug, Clone, Copy)]
-pub struct Schedule {
-    start: Instant,
-    producers: u32,
-    rate_per_s: f64,
-    /// Records due earlier than this after the start are not timed.
-    pub warmup: Duration,
-    /// When a node is killed, after the start.
-    pub kill_at: Option<Duration>,
-}
-
-/// How long each topic of a lane was without an acknowledgement.
-#[derive(Debug)]
-struct Pauses {
-    /// Pauses that end earlier do not count.
-    after: Instant,
-    acked_at: Vec<Instant>,
-    longest: Duration,
-}
-
-impl Pauses {
-    fn new(start: Instant, after: Duration, topics: usize) -> Pauses {
-        Pauses { after: start + after, acked_at: vec![start; topics], longest: Duration::ZERO }
-    }
-
-    /// Tickets `first..end` are acknowledged.
-    fn acked(&mut self, first: u64, end: u64, now: Instant) {
-        let topics = self.acked_at.len() as u64;
-        for ticket in first..end.min(first + topics) {
-            self.ended((ticket % topics) as usize, now);
-        }
-    }
-
-    fn ended(&mut self, slot: usize, now: Instant) {
-        let pause = now.saturating_duration_since(self.acked_at[slot]);
-        if now > self.after {
-            self.longest = self.longest.max(pause);
-        }
-        self.acked_at[slot] = self.acked_at[slot].max(now);
-    }
-
-    /// A topic that is silent at the end of the load has been so until then.
-    fn finish(mut self, end: Option<Instant>) -> Duration {
-        if let Some(end) = end {
-            (0..self.acked_at.len()).for_each(|slot| self.ended(slot, end));
-        }
-        self.longest
-    }
-}
-
-impl Schedule {
-    /// All producers together offer `rate_per_s`; they take turns.
-    pub fn new(start: Instant, producers: u32, rate_per_s: f64, warmup: Duration) -> Schedule {
-        Schedule { start, producers, rate_per_s, warmup, kill_at: None }
-    }
-
-    /// When `producer` should send its record number `ticket`, counted from the start.
-    pub fn due_after(&self, producer: u32, ticket: u64) -> Duration {
-        let turn = ticket as f64 * f64::from(self.producers) + f64::from(producer);
-        Duration::from_secs_f64(turn / self.rate_per_s)
-    }
-
-    /// The same as a point in time.
-    pub fn due(&self, producer: u32, ticket: u64) -> Instant {
-        self.start + self.due_after(producer, ticket)
-    }
-
-    /// Latency of a record that was acknowledged (or read) at `now`; `None` during the warm-up.
-    pub fn latency(&self, producer: u32, ticket: u64, now: Instant) -> Option<Duration> {
-        let after = self.due_after(producer, ticket);
-        (after >= self.warmup).then(|| now.saturating_duration_since(self.start + after))
-    }
-}
 
 /// What one lane did.
 #[derive(Debug)]
@@ -474,21 +354,6 @@ mod tests {
         assert_eq!(result.refused, 1);
         assert!(!acks::contains(&result.claim.acked, 10));
         assert_eq!(acks::count(&result.claim.acked), result.claim.sent - 1);
-    }
-
-    #[test]
-    fn a_topic_without_acknowledgements_is_noticed_beside_those_that_have_them() {
-        let start = Instant::now();
-        let at = |ms: u64| start + Duration::from_millis(ms);
-        let mut pauses = Pauses::new(start, Duration::from_millis(100), 2);
-        pauses.acked(0, 2, at(90));
-        // Topic 1 is silent from 90 to 400, topic 0 is not.
-        (100..400).step_by(10).for_each(|ms| pauses.acked(2, 3, at(ms)));
-        assert!(pauses.longest <= Duration::from_millis(10));
-        pauses.acked(3, 4, at(400));
-        assert_eq!(pauses.longest, Duration::from_millis(310));
-        // Topic 0 never comes back.
-        assert_eq!(pauses.finish(Some(at(900))), Duration::from_millis(510));
     }
 
     #[test]

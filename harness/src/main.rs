@@ -8,10 +8,12 @@
 //! ```
 
 pub mod acks;
+mod bench_dir;
 pub mod chart;
 pub mod child;
 mod commands;
 pub mod compare;
+mod conclude;
 pub mod csv;
 pub mod estimate;
 #[cfg(test)]

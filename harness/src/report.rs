@@ -35,6 +35,12 @@ pub fn write(dir: &Path) -> Result<Vec<PathBuf>, ReportError> {
     Ok(files)
 }
 
+/// The result of a run in one sentence.
+pub fn sentence_of(dir: &Path) -> Result<String, ReportError> {
+    let results = Results::load(dir)?;
+    Ok(sentence::headline(&ratios::comparisons(&results.groups())))
+}
+
 /// The headline table as Markdown, for a README.
 pub fn markdown(dir: &Path) -> Result<String, ReportError> {
     let results = Results::load(dir)?;

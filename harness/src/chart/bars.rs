@@ -66,29 +66,31 @@ pub(crate) fn headline(groups: &[Group<'_>]) -> Vec<Figure> {
 pub(crate) fn cluster(groups: &[Group<'_>]) -> Vec<Figure> {
     let latency = Spec {
         slug: "cluster-latency",
-        title: "Latency of writes to a cluster: three nodes on one machine, three replicas",
-        y_label: "99th percentile of latency, from the intended send",
+        title: "Latency of writes to three nodes on one machine",
+        y_label: "p99 latency from the intended send",
         better: "lower is better",
         format: human_us,
         value: |row| row.p99_us,
         has_ceiling: false,
+        note: pick::CLUSTER_NAMES,
         reading: "Records are offered at one rate that all keep up with, and timed from when each should \
             have been sent to its acknowledgement.",
         ..THROUGHPUT
     };
     let cost = Spec {
         slug: "cluster-cpu",
-        title: "CPU time per million records at one rate: three nodes on one machine, three replicas",
+        title: "CPU per million records, three nodes on one machine",
+        note: "Pale: the client; strong: the servers. At a low rate most of it is waking up.",
         ..CPU
     };
     let throughput = Spec {
         slug: "cluster",
-        title: "Writes to a cluster: three nodes on one machine, three replicas",
+        title: "Writes to three nodes on one machine",
         has_ceiling: false,
+        note: pick::CLUSTER_NAMES,
         reading: "Every record is stored by three processes that share one machine's processors and device, \
             and is acknowledged once a majority has it (Kafka: all replicas in sync, two at least). The \
-            figures say what replication costs, not what three machines would do. `direct`: the client \
-            sends to the node that leads, as Kafka's does; `all`: all three replicas must have a record.",
+            figures say what replication costs, not what three machines would do.",
         ..THROUGHPUT
     };
     [(true, latency), (true, cost), (false, throughput)]
@@ -104,15 +106,15 @@ pub(crate) fn cluster(groups: &[Group<'_>]) -> Vec<Figure> {
 pub(crate) fn failover(groups: &[Group<'_>]) -> Vec<Figure> {
     let few = Spec {
         slug: "failover-gap",
-        title: "A leader is killed: the longest time that a topic takes no writes",
+        title: "Pause after a leader is killed, three nodes on one machine",
         y_label: "seconds without an acknowledged write",
         better: "lower is better",
         format: three_digits,
         value: |row| Some(row.mark_value("gap_ms")? / 1e3),
         has_ceiling: false,
+        note: pick::FAILOVER_NAMES,
         reading: "Of all topics the one that waits longest, from its last acknowledgement before to its \
-            first one after. Kafka notices a lost broker after 9 s as shipped; `session`: after 1 s, as \
-            long as a lease of Walrus lasts. `raft`: the killed node leads Raft, too.",
+            first one after.",
         ..THROUGHPUT
     };
     let many = Spec { slug: "failover-1000-gap", ..few };
@@ -169,7 +171,7 @@ pub(crate) fn read(groups: &[Group<'_>]) -> Vec<Figure> {
     let tail = Spec {
         slug: "read-tail",
         title: "Reading at the tail while records are written",
-        y_label: "99th percentile of latency, from the intended send to the reader",
+        y_label: "p99 latency, intended send to reader",
         better: "lower is better",
         format: human_us,
         value: |row| row.p99_us,
@@ -234,15 +236,18 @@ fn figure(groups: &[&Group<'_>], tier: Tier, spec: &Spec<'_>) -> Option<Figure> 
         deployments.push(deployment);
         shown.extend(chosen);
     }
-    let load = pick::load(&shown.first()?.key);
+    let key = &shown.first()?.key;
+    if let [only] = panels.as_mut_slice() {
+        only.title.clear();
+    }
     let apart = if panels.len() > 1 { pick::PANELS_APART } else { "" };
     Some(Figure {
         stem: pick::stem(spec.slug, tier, &deployments),
-        title: format!("{}: {load}", spec.title),
+        title: pick::title(spec.title, tier, &deployments),
         subtitle: format!(
-            "{}, {} · {} · {}",
+            "{} · {} · {} · {}",
             pick::tier_meaning(tier),
-            pick::deployments_words(&deployments),
+            pick::full_load(key),
             pick::repeats_words(&shown, "bar"),
             spec.better,
         ),
@@ -256,7 +261,7 @@ fn figure(groups: &[&Group<'_>], tier: Tier, spec: &Spec<'_>) -> Option<Figure> 
 
 fn bar(group: &Group<'_>, spec: &Spec<'_>) -> Option<Bar> {
     let median = group.spread(spec.value)?.median;
-    let names = [pick::system_name(&group.key.system).to_owned(), pick::variant_name(&group.key)];
+    let names = [pick::system_name(&group.key.system).to_owned(), pick::settings_name(&group.key)];
     Some(Bar {
         label: names.into_iter().filter(|line| !line.is_empty()).collect(),
         tone: super::theme::of_system(&group.key.system),

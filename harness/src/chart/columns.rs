@@ -16,6 +16,8 @@ const LYING_HALF: f64 = 11.0;
 pub(crate) const LYING_NAMES: f64 = 118.0;
 /// Room for the values right of lying bars.
 const LYING_VALUES: f64 = 50.0;
+/// Distance of the middle of a value from what is below it.
+const LABEL_ABOVE: f64 = 12.0;
 /// The client's part of a cost, and the rest.
 const ALPHAS: (f64, f64) = (0.45, 0.88);
 
@@ -63,22 +65,40 @@ impl Columns<'_> {
         8.0 + lines.unwrap_or(0) as f64 * name_font(false).line_px()
     }
 
+    /// Middle of each standing bar, and half of their width.
+    fn places(&self, frame: &Frame) -> (impl Iterator<Item = (f64, &Bar)>, f64) {
+        let step = frame.width() / self.bars.len().max(1) as f64;
+        let left = frame.left;
+        let middles = self.bars.iter().enumerate().map(move |(i, bar)| (left + (i as f64 + 0.5) * step, bar));
+        (middles, (step * 0.3).min(34.0))
+    }
+
     /// Standing bars, whose grid is already drawn.
     pub(crate) fn stand(&self, canvas: &Canvas<'_>, frame: &Frame) -> DrawResult {
-        let step = frame.width() / self.bars.len().max(1) as f64;
-        let half = (step * 0.3).min(34.0);
-        for (i, bar) in self.bars.iter().enumerate() {
-            let middle = frame.left + (i as f64 + 0.5) * step;
+        let (places, half) = self.places(frame);
+        for (middle, bar) in places {
             let y = |value: f64| frame.y(self.scale, value);
             for (low, high, alpha) in parts(bar) {
                 canvas.rect((middle - half, y(high)), (middle + half, y(low)), bar.tone, alpha)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Repeats, values and names of standing bars, over whatever lines there are.
+    pub(crate) fn label_standing(&self, canvas: &Canvas<'_>, frame: &Frame) -> DrawResult {
+        let step = frame.width() / self.bars.len().max(1) as f64;
+        let (places, half) = self.places(frame);
+        for (middle, bar) in places {
+            let y = |value: f64| frame.y(self.scale, value);
+            let value = Font::new(13.0, theme::INK).bold();
+            let text = (self.format)(bar.median);
+            let dots: Vec<f64> = bar.repeats.iter().map(|repeat| y(*repeat)).collect();
+            let left = middle - value.width(&text) / 2.0;
+            canvas.plate((left, free_above(y(bar.median), &dots)), &text, value)?;
             for (offset, value) in spread_dots(&bar.repeats, half) {
                 canvas.marker((middle + offset, y(value)), 2.8, Marker::Circle, theme::INK)?;
             }
-            let value = Font::new(13.0, theme::INK).bold();
-            let top = y(highest(bar)) - 12.0;
-            canvas.text((middle, top), &(self.format)(bar.median), value, Align::Middle)?;
             let mut below = frame.bottom + 8.0;
             for (is_system, line) in name_lines(bar, step - 4.0) {
                 let font = name_font(is_system);
@@ -152,9 +172,35 @@ fn highest(bar: &Bar) -> f64 {
     bar.repeats.iter().copied().fold(bar.median, f64::max)
 }
 
+/// The middle of a label as near above a bar's end as the dots allow.
+fn free_above(end: f64, dots: &[f64]) -> f64 {
+    let mut middle = end - LABEL_ABOVE;
+    let mut rising: Vec<f64> = dots.to_vec();
+    rising.sort_by(|a, b| b.total_cmp(a));
+    for dot in rising {
+        if (dot - middle).abs() < LABEL_ABOVE {
+            middle = dot - LABEL_ABOVE;
+        }
+    }
+    middle
+}
+
 /// Repeats with their offset across the bar, so that equal ones can be counted.
 fn spread_dots(repeats: &[f64], half: f64) -> impl Iterator<Item = (f64, f64)> + '_ {
     let step = (half * 1.2 / repeats.len().max(1) as f64).min(9.0);
     let first = -step * repeats.len().saturating_sub(1) as f64 / 2.0;
     repeats.iter().enumerate().map(move |(i, value)| (first + step * i as f64, *value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_stands_by_its_bar_and_on_no_dot() {
+        // One repeat far above the bar does not carry the value away.
+        assert_eq!(free_above(100.0, &[100.0, 103.0, 20.0]), 88.0);
+        assert_eq!(free_above(100.0, &[100.0, 95.0]), 83.0);
+        assert_eq!(free_above(100.0, &[100.0, 92.0, 80.0]), 68.0);
+    }
 }

@@ -3,7 +3,7 @@
 use walrus_drivers::{Deployment, Tier};
 
 use super::canvas::Marker;
-use super::figure::{Axis, Ceiling, Figure, Panel, Plot, Series};
+use super::figure::{Axis, Figure, Panel, Plot, Series};
 use super::pick;
 use super::scale::{number_label, plain_label};
 use super::theme;
@@ -12,6 +12,8 @@ use crate::plan::KILL_AT_S;
 use crate::results::{Group, Results, RowKey};
 use crate::stats::human_bytes;
 
+/// A failover chart ends at so many times the offered rate.
+const CATCH_UP_SHOWN: f64 = 3.0;
 /// Shapes in the order in which variants of one system get them.
 const MARKERS: [Marker; 4] = [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond];
 /// Shorter intervals than this are the ragged end of a run.
@@ -24,7 +26,9 @@ pub(crate) fn over_time(results: &Results, groups: &[Group<'_>]) -> Option<Figur
     let rows: Vec<&Group<'_>> = groups.iter().filter(|g| g.key.workload == "writes").collect();
     let sketch = Sketch {
         slug: "throughput-over-time",
-        title: &format!("Sustained writes over time: {}", pick::load(&rows.first()?.key)),
+        title: "Sustained writes over time",
+        load: &pick::load(&rows.first()?.key),
+        note: "",
         marks: "strong line: the median repeat, faint lines: the others · higher is better",
         x: Axis::linear("seconds since the first send", plain_label),
         y: Axis::linear("acknowledged records per second, each 500 ms", number_label),
@@ -35,13 +39,16 @@ pub(crate) fn over_time(results: &Results, groups: &[Group<'_>]) -> Option<Figur
         let mut series: Vec<Series> =
             pick::representatives(&all).into_iter().filter_map(|g| time_series(results, g, INTERVAL_MS_MIN)).collect();
         set_markers(&mut series);
-        let ceiling = rows
-            .iter()
-            .filter(|g| g.key.system == "raw" && g.key.deployment == deployment)
-            .map(|g| g.median_per_s())
-            .max_by(f64::total_cmp)
-            .map(|value| Ceiling { value, label: pick::CEILING.to_owned() });
-        (series, ceiling)
+        let raw = rows.iter().filter(|g| g.key.system == "raw" && g.key.deployment == deployment);
+        let raw = raw.max_by(|a, b| a.median_per_s().total_cmp(&b.median_per_s()));
+        // The hardware has its own burst and its own steady state: one line across would lie.
+        series.extend(raw.and_then(|g| time_series(results, g, INTERVAL_MS_MIN)).map(|raw| Series {
+            label: pick::RAW.to_owned(),
+            marker: Marker::Square,
+            shadows: Vec::new(),
+            ..raw
+        }));
+        series
     })
 }
 
@@ -51,7 +58,12 @@ pub(crate) fn failover(results: &Results, groups: &[Group<'_>]) -> Option<Figure
     let key = &rows.first()?.key;
     let sketch = Sketch {
         slug: "failover",
-        title: &format!("A leader is killed after 10 s: {} nodes on one machine, {}", key.nodes, pick::load(key)),
+        title: &format!("A leader is killed, {} nodes on one machine", key.nodes),
+        load: &pick::full_load(key),
+        note: &format!(
+            "{} Lines that leave at the top come back within moments: what piled up is written at once.",
+            pick::FAILOVER_NAMES
+        ),
         marks: "strong line: the median repeat, faint lines: the others",
         x: Axis::linear("seconds since the first send", plain_label),
         y: Axis::linear("acknowledged records per second, each 100 ms", number_label),
@@ -62,9 +74,13 @@ pub(crate) fn failover(results: &Results, groups: &[Group<'_>]) -> Option<Figure
         let mut series: Vec<Series> =
             all.into_iter().filter_map(|g| time_series(results, g, FAILOVER_INTERVAL_MS_MIN)).collect();
         set_markers(&mut series);
-        let top = series.iter().flat_map(|s| &s.points).map(|point| point.1).fold(0.0, f64::max);
+        // What is written at once after a pause would leave no height for the pause itself.
+        let top = CATCH_UP_SHOWN * key.offered_per_s as f64;
+        for line in series.iter_mut().flat_map(|s| s.shadows.iter_mut().chain([&mut s.points])) {
+            *line = cut_at(line, top);
+        }
         // A panel that shows nothing gets no line either.
-        series.extend((top > 0.0).then(|| Series {
+        series.extend((!series.is_empty()).then(|| Series {
             label: "the leader is killed".into(),
             tone: theme::INK,
             marker: Marker::Triangle,
@@ -73,8 +89,22 @@ pub(crate) fn failover(results: &Results, groups: &[Group<'_>]) -> Option<Figure
             shadows: Vec::new(),
             has_markers: false,
         }));
-        (series, None)
+        series
     })
+}
+
+/// The line without what rises above `top`.
+fn cut_at(points: &[(f64, f64)], top: f64) -> Vec<(f64, f64)> {
+    let mut cut: Vec<(f64, f64)> = Vec::new();
+    let mut before: Option<(f64, f64)> = None;
+    for &(x, y) in points {
+        if let Some((x0, y0)) = before.filter(|(_, y0)| (y0 - top) * (y - top) < 0.0) {
+            cut.push((x0 + (x - x0) * (top - y0) / (y - y0), top));
+        }
+        cut.push((x, y.min(top)));
+        before = Some((x, y));
+    }
+    cut
 }
 
 /// More producers: how throughput grows.
@@ -84,7 +114,9 @@ pub(crate) fn over_producers(groups: &[Group<'_>]) -> Option<Figure> {
     let rows: Vec<&Group<'_>> = rows.into_iter().filter(|g| g.key.topics == topics).collect();
     let sketch = Sketch {
         slug: "scaling-producers",
-        title: &format!("Throughput by number of producers: {topics} topics, {}", pick::records(&rows.first()?.key)),
+        title: "Throughput by number of producers",
+        load: &format!("{topics} topics, {}", pick::records(&rows.first()?.key)),
+        note: "",
         marks: "mark: median, small dot: one repeat · higher is better",
         x: Axis::log("producers (logarithmic)", number_label, &counts(&rows, |key| key.producers)),
         y: Axis::linear("acknowledged records per second", number_label),
@@ -101,7 +133,9 @@ pub(crate) fn over_topics(groups: &[Group<'_>]) -> Option<Figure> {
     let rows: Vec<&Group<'_>> = rows.into_iter().filter(|g| g.key.producers == producers).collect();
     let sketch = Sketch {
         slug: "scaling-topics",
-        title: &format!("Throughput by number of topics: {producers} producers, {}", pick::records(&rows.first()?.key)),
+        title: "Throughput by number of topics",
+        load: &format!("{producers} producers, {}", pick::records(&rows.first()?.key)),
+        note: "",
         marks: "mark: median, small dot: one repeat · higher is better",
         x: Axis::log("topics (logarithmic)", number_label, &counts(&rows, |key| key.topics)),
         y: Axis::linear("acknowledged records per second", number_label),
@@ -120,7 +154,9 @@ pub(crate) fn over_sizes(groups: &[Group<'_>]) -> Option<Figure> {
     sizes.dedup();
     let sketch = Sketch {
         slug: "sizes",
-        title: &format!("Payload by record size: {} producers, {} topics", first.producers, first.topics),
+        title: "Payload by record size",
+        load: &format!("{} producers, {} topics", first.producers, first.topics),
+        note: "",
         marks: "mark: median, small dot: one repeat · higher is better",
         x: Axis::log("bytes of a record (logarithmic)", human_bytes, &sizes),
         y: Axis::linear("acknowledged payload, MB per second", plain_label),
@@ -134,6 +170,10 @@ pub(crate) fn over_sizes(groups: &[Group<'_>]) -> Option<Figure> {
 struct Sketch<'s> {
     slug: &'s str,
     title: &'s str,
+    /// What all panels load the systems with.
+    load: &'s str,
+    /// Said below the panels.
+    note: &'s str,
     marks: &'s str,
     x: Axis,
     y: Axis,
@@ -146,35 +186,34 @@ impl Sketch<'_> {
         self,
         groups: &[&'g Group<'a>],
         tier: Tier,
-        series: impl Fn(Vec<&'g Group<'a>>, Deployment) -> (Vec<Series>, Option<Ceiling>),
+        series: impl Fn(Vec<&'g Group<'a>>, Deployment) -> Vec<Series>,
     ) -> Option<Figure> {
         let mut panels = Vec::new();
         let mut deployments = Vec::new();
         for deployment in pick::DEPLOYMENTS {
             let all = pick::panel_groups(groups.iter().copied(), tier, deployment);
-            let (series, ceiling) = series(all, deployment);
+            let series = series(all, deployment);
             if series.iter().all(|s| s.points.len() < 2) {
                 continue;
             }
             let title = pick::deployment_title(deployment).to_owned();
-            panels.push(Panel { title, plot: Plot::Lines(series), ceiling });
+            panels.push(Panel { title, plot: Plot::Lines(series), ceiling: None });
             deployments.push(deployment);
         }
         if panels.is_empty() {
             return None;
         }
+        if let [only] = panels.as_mut_slice() {
+            only.title.clear();
+        }
+        let apart = if panels.len() > 1 { pick::PANELS_APART } else { "" };
         Some(Figure {
             stem: pick::stem(self.slug, tier, &deployments),
-            title: self.title.to_owned(),
-            subtitle: format!(
-                "{}, {} · {}",
-                pick::tier_meaning(tier),
-                pick::deployments_words(&deployments),
-                self.marks
-            ),
+            title: pick::title(self.title, tier, &deployments),
+            subtitle: format!("{} · {} · {}", pick::tier_meaning(tier), self.load, self.marks),
             x: self.x,
             y: self.y,
-            note: if panels.len() > 1 { pick::PANELS_APART.to_owned() } else { String::new() },
+            note: [self.note, apart].join(" ").trim().to_owned(),
             panels,
             reading: self.reading.to_owned(),
         })
@@ -202,7 +241,7 @@ fn lines_over(
             dots: Vec::new(),
             ..raw
         }));
-        (series, None)
+        series
     })
 }
 
@@ -311,5 +350,11 @@ mod tests {
     fn rates_are_per_interval_and_the_ragged_end_is_left_out() {
         let rates = rates(&[tick(500, 1000), tick(1000, 3000), tick(1010, 3500)], INTERVAL_MS_MIN);
         assert_eq!(rates, vec![(0.5, 2000.0), (1.0, 4000.0)]);
+    }
+
+    #[test]
+    fn a_peak_is_cut_where_it_crosses_the_top() {
+        let line = cut_at(&[(0.0, 1.0), (1.0, 5.0), (2.0, 1.0)], 3.0);
+        assert_eq!(line, [(0.0, 1.0), (0.5, 3.0), (1.0, 3.0), (1.5, 3.0), (2.0, 1.0)]);
     }
 }

@@ -81,7 +81,7 @@ pub(crate) fn percentiles(results: &Results, groups: &[Group<'_>]) -> Option<Fig
         })
         .collect();
     let x = Axis {
-        label: "percentile (logarithmic in what lies beyond)".to_owned(),
+        label: "percentile of records (logarithmic in what lies beyond)".to_owned(),
         kind: Kind::Percentile,
         format: percentile_label,
         fixed: vec![],
@@ -155,8 +155,8 @@ fn frame(
     let (tier, deployment): (Tier, _) = (first.key.tier, first.key.deployment);
     Some(Figure {
         stem: pick::stem(slug, tier, &[deployment]),
-        title: format!("{title}: {}", pick::load(&first.key)),
-        subtitle: format!("{}, {} · {marks}", pick::tier_meaning(tier), pick::deployments_words(&[deployment])),
+        title: pick::title(title, tier, &[deployment]),
+        subtitle: format!("{} · {} · {marks}", pick::tier_meaning(tier), pick::load(&first.key)),
         x,
         y: Axis::log("latency (logarithmic)", human_us, &[]),
         panels,

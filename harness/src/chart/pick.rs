@@ -3,6 +3,7 @@
 use walrus_drivers::{Deployment, Tier};
 
 use crate::results::{Group, RowKey};
+use crate::stats::human;
 
 /// The name of a system as people write it.
 pub(crate) fn system_name(system: &str) -> &str {
@@ -19,30 +20,34 @@ pub(crate) fn system_name(system: &str) -> &str {
 
 /// The variant in words: `PUT tuned`, `tuned, Java client`, `WriteBatch tuned, 1 in flight`.
 pub(crate) fn variant_name(key: &RowKey) -> String {
-    let words: Vec<&str> = key.variant.split('-').filter(|w| !w.is_empty()).collect();
-    let mut name: Vec<&str> = Vec::new();
-    for word in words {
-        name.push(match (word, key.system.as_str()) {
-            ("put", "rocksdb") => "Put",
-            ("put", _) => "PUT",
-            ("append", "walrus") => "APPEND",
-            ("batch", "rocksdb") => "WriteBatch",
-            (word, _) => word,
-        });
-    }
-    let mut text = name.join(" ");
     let extras = [
-        (key.system == "kafka-java").then_some("Java client"),
-        (key.is_one_in_flight()).then_some("1 in flight"),
+        key.is_one_in_flight().then_some("1 in flight"),
         (!key.phase.is_empty() && !key.has(key.phase)).then_some(key.phase),
     ];
-    for extra in extras.into_iter().flatten() {
-        if !text.is_empty() {
-            text.push_str(", ");
+    let parts = [settings_name(key)].into_iter().chain(extras.into_iter().flatten().map(str::to_owned));
+    parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+/// The same without what all rows of a figure share.
+pub(crate) fn settings_name(key: &RowKey) -> String {
+    let mut name: Vec<&str> = Vec::new();
+    let mut extras: Vec<&str> = Vec::new();
+    for word in key.variant.split('-').filter(|word| !word.is_empty()) {
+        match (word, key.system.as_str()) {
+            ("put", "rocksdb") => name.push("Put"),
+            ("put", _) => name.push("PUT"),
+            ("append", "walrus") => name.push("APPEND"),
+            ("batch", "rocksdb") => name.push("WriteBatch"),
+            ("direct", "walrus") => extras.push("to the leader"),
+            ("all", "walrus") => extras.push("all copies"),
+            ("raft", "walrus") => extras.push("Raft leader"),
+            ("session", "kafka") => extras.push("1 s session"),
+            (word, _) => name.push(word),
         }
-        text.push_str(extra);
     }
-    text
+    extras.extend((key.system == "kafka-java").then_some("Java client"));
+    let parts = [name.join(" "), extras.join(", ")];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
 }
 
 /// System and variant in one line.
@@ -62,10 +67,15 @@ pub(crate) fn tier_name(tier: Tier) -> &'static str {
 /// What an acknowledgement in the tier promises, for subtitles.
 pub(crate) fn tier_meaning(tier: Tier) -> &'static str {
     match tier {
-        Tier::Memory => "memory tier (acknowledged from process memory)",
-        Tier::PageCache => "page-cache tier (acknowledged once the kernel has it)",
-        Tier::Synced => "synced tier (acknowledged once flushed to the device)",
+        Tier::Memory => "acknowledged from process memory",
+        Tier::PageCache => "acknowledged once the kernel has it",
+        Tier::Synced => "acknowledged once flushed to the device",
     }
+}
+
+/// The title of a figure: what, in which tier, in which deployments.
+pub(crate) fn title(what: &str, tier: Tier, deployments: &[Deployment]) -> String {
+    format!("{what}, {} tier, {}", tier_name(tier), deployments_words(deployments))
 }
 
 /// `networked` or `embedded`.
@@ -91,8 +101,19 @@ pub(crate) const DEPLOYMENTS: [Deployment; 2] = [Deployment::Networked, Deployme
 pub(crate) const PANELS_APART: &str = "The two panels are not to be compared with each other: \
     a networked record crosses a socket, an embedded one does not.";
 
+/// Names of variants that need a word.
+pub(crate) const CLUSTER_NAMES: &str = "to the leader: the client sends to the node that leads, as Kafka's does, \
+    else to any node. all copies: acknowledged once all three replicas have it, else once two have it.";
+
+/// The same for failovers.
+pub(crate) const FAILOVER_NAMES: &str = "Raft leader: the killed node leads Raft, too. 1 s session: Kafka notices a \
+    lost broker after 1 s, as long as a lease of Walrus lasts, instead of after 9 s.";
+
 /// What the ceiling's line is called.
 pub(crate) const CEILING: &str = "raw hardware ceiling";
+
+/// The same hardware over time.
+pub(crate) const RAW: &str = "raw hardware";
 
 /// Is it a system under test, and not a ceiling?
 pub(crate) fn is_system(group: &Group<'_>) -> bool {
@@ -181,6 +202,18 @@ pub(crate) fn half_knee(groups: &[&Group<'_>]) -> Option<u64> {
 pub(crate) fn load(key: &RowKey) -> String {
     let plural = |n: u32, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
     format!("{}, {}, {}", plural(key.producers, "producer"), plural(key.topics, "topic"), records(key))
+}
+
+/// The same, with the rate at which records are offered and the copies that are kept, if any.
+pub(crate) fn full_load(key: &RowKey) -> String {
+    let mut text = load(key);
+    if key.offered_per_s > 0 {
+        text.push_str(&format!(", {} offered per second", human(key.offered_per_s as f64)));
+    }
+    if key.replicas > 1 {
+        text.push_str(&format!(", {} replicas", key.replicas));
+    }
+    text
 }
 
 /// `records of 760 bytes on average`.

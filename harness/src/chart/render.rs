@@ -18,7 +18,7 @@ pub(crate) enum Page {
 const MARGIN: f64 = 18.0;
 /// Room for tick labels and the turned axis label, left of the first panel of a row.
 const Y_AXIS_WIDTH: f64 = 66.0;
-const PANEL_GAP: f64 = 26.0;
+const PANEL_GAP: f64 = 34.0;
 
 impl Page {
     fn width(self) -> f64 {
@@ -200,7 +200,9 @@ impl Renderer<'_> {
     fn panel(&self, canvas: &Canvas<'_>, panel: &Panel, frame: &Frame) -> DrawResult {
         let title = self.page.panel_title();
         let left = if self.page == Page::Wide { frame.left } else { MARGIN };
-        canvas.text((left, frame.head + title.line_px() / 2.0), &panel.title, title, Align::Start)?;
+        if !panel.title.is_empty() {
+            canvas.text((left, frame.head + title.line_px() / 2.0), &panel.title, title, Align::Start)?;
+        }
         if let (Plot::Bars(bars), Page::Narrow) = (&panel.plot, self.page) {
             return self.columns(panel, bars).lie(canvas, frame, &self.figure.y.label);
         }
@@ -211,7 +213,13 @@ impl Renderer<'_> {
         }
         let axis = Stroke::solid(theme::AXIS, 1.0);
         canvas.line(&[(frame.left, frame.bottom), (frame.right, frame.bottom)], axis)?;
-        panel.ceiling.as_ref().map_or(Ok(()), |ceiling| self.ceiling(canvas, ceiling, frame))
+        if let Some(ceiling) = &panel.ceiling {
+            self.ceiling(canvas, ceiling, frame)?;
+        }
+        match &panel.plot {
+            Plot::Bars(bars) => self.columns(panel, bars).label_standing(canvas, frame),
+            Plot::Lines(_) => Ok(()),
+        }
     }
 
     fn y_axis(&self, canvas: &Canvas<'_>, frame: &Frame) -> DrawResult {
@@ -236,7 +244,8 @@ impl Renderer<'_> {
         let stroke = Stroke { dash: Some((7.0, 4.0)), ..Stroke::solid(theme::CEILING, 1.5) };
         canvas.line(&[(frame.left, y), (frame.right, y)], stroke)?;
         let label = format!("{}: {}", ceiling.label, (self.figure.y.format)(ceiling.value));
-        canvas.text((frame.right, y - 9.0), &label, self.page.small(), Align::End)
+        let font = self.page.small();
+        canvas.plate((frame.right - font.width(&label), y - 11.0), &label, font)
     }
 
     /// Entries of the legend, in rows that fit.
@@ -293,12 +302,12 @@ impl Renderer<'_> {
             let tick = Stroke::solid(theme::AXIS, 1.0);
             canvas.line(&[(x, frame.bottom), (x, frame.bottom + 4.0)], tick)?;
             let half = font.width(label) / 2.0;
-            // The last label must not run into the next panel.
-            let middle = x.min(frame.right + 6.0 - half);
+            // The last label must not run into the next panel, or off the page.
+            let middle = x.min(frame.right + PANEL_GAP / 2.0 - half);
             if middle - half > free_from {
                 let y = frame.bottom + 6.0 + font.line_px() / 2.0;
                 canvas.text((middle, y), label, font, Align::Middle)?;
-                free_from = middle + half + 5.0;
+                free_from = middle + half;
             }
         }
         let middle = f64::midpoint(frame.left, frame.right);

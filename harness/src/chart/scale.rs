@@ -41,7 +41,9 @@ impl Scale {
             Kind::Log => (min / 1.25, max * 1.25, fixed.to_vec()),
             Kind::Percentile => percentiles(max),
         };
-        let ticks = marks.into_iter().map(|v| (v, format(v))).collect();
+        // Nothing has no unit.
+        let label = |v: f64| if v == 0.0 { "0".to_owned() } else { format(v) };
+        let ticks = marks.into_iter().map(|v| (v, label(v))).collect();
         Self { kind, low, high, ticks }
     }
 
