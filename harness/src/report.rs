@@ -80,11 +80,13 @@ pub fn page(results: &Results, charts: &[Chart]) -> String {
 
 fn opening(results: &Results, sentence: &str) -> String {
     let name = results.dir.file_name().map(|n| n.to_string_lossy().into_owned());
-    let mut html = format!(
-        "<h1>Walrus benchmark report{}</h1>\n<p class=\"result\">{}</p>\n",
-        name.map(|n| format!(": {}", escape(&n))).unwrap_or_default(),
-        escape(sentence)
-    );
+    let mut html =
+        format!("<h1>Walrus benchmark report{}</h1>\n", name.map(|n| format!(": {}", escape(&n))).unwrap_or_default());
+    // The first statement is the headline; the others stand below it.
+    for (i, words) in sentence.split("; ").enumerate() {
+        let class = if i == 0 { "result" } else { "also" };
+        push(&mut html, format_args!("<p class=\"{class}\">{}</p>\n", escape(&sentence::alone(words))));
+    }
     html.push_str(
         "<p class=\"muted\">Ratios are taken within each repeat and shown as median with minimum \
          and maximum. A difference is called one only if every repeat, of at least three, agrees. Only acknowledged records \

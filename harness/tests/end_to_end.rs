@@ -57,6 +57,20 @@ fn null_and_raw_leave_csv_files_and_nothing_else() {
 }
 
 #[test]
+fn a_run_ends_with_its_charts_and_its_page() {
+    let dir = scratch();
+    let output =
+        harness_of("walrus-embedded", dir.path(), "writes-burst", &[]).stdout(Stdio::piped()).output().unwrap();
+    assert!(output.status.success());
+    let results = dir.path().join("results/one");
+    let chart = std::fs::read(results.join("charts/headline-burst-page-cache-embedded.png")).unwrap();
+    assert!(chart.starts_with(b"\x89PNG"));
+    assert!(read(&results.join("index.html")).contains("<svg"));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("index.html"), "{told}");
+}
+
+#[test]
 fn the_same_out_goes_on_and_runs_nothing_twice() {
     let dir = scratch();
     assert!(harness(dir.path(), "writes-burst", &[]).status().unwrap().success());
@@ -80,6 +94,7 @@ fn ctrl_c_leaves_what_was_measured_and_no_children() {
     unsafe { libc::kill(pid, libc::SIGINT) };
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(column(&read(&summary), "workload"), ["writes-burst"; 3]);
+    assert!(read(&dir.path().join("results/one/index.html")).contains("<h1>"), "what was measured is drawn, too");
     let alive = |pid: &u32| read(Path::new(&format!("/proc/{pid}/stat"))).contains("harness");
     assert!(!before.iter().any(alive), "{before:?}");
     assert!(!dir.path().join(format!("walrus-bench-{}", child.id())).exists());

@@ -245,7 +245,7 @@ fn figure(groups: &[&Group<'_>], tier: Tier, spec: &Spec<'_>) -> Option<Figure> 
         stem: pick::stem(spec.slug, tier, &deployments),
         title: pick::title(spec.title, tier, &deployments),
         subtitle: format!(
-            "{} · {} · {} · {}",
+            "{} · {}\n{} · {}",
             pick::tier_meaning(tier),
             pick::full_load(key),
             pick::repeats_words(&shown, "bar"),

@@ -76,6 +76,10 @@ impl Font {
 
     /// Breaks a text into lines of at most `width_px` where it has spaces.
     pub(crate) fn wrap(self, text: &str, width_px: f64) -> Vec<String> {
+        text.split('\n').flat_map(|line| self.wrap_line(line, width_px)).collect()
+    }
+
+    fn wrap_line(self, text: &str, width_px: f64) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         for word in text.split(' ') {
             match lines.last_mut() {

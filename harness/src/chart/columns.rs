@@ -199,8 +199,9 @@ mod tests {
     #[test]
     fn a_value_stands_by_its_bar_and_on_no_dot() {
         // One repeat far above the bar does not carry the value away.
-        assert_eq!(free_above(100.0, &[100.0, 103.0, 20.0]), 88.0);
-        assert_eq!(free_above(100.0, &[100.0, 95.0]), 83.0);
-        assert_eq!(free_above(100.0, &[100.0, 92.0, 80.0]), 68.0);
+        let px = |end, dots: &[f64]| free_above(end, dots).round() as i64;
+        assert_eq!(px(100.0, &[100.0, 103.0, 20.0]), 88);
+        assert_eq!(px(100.0, &[100.0, 95.0]), 83);
+        assert_eq!(px(100.0, &[100.0, 92.0, 80.0]), 68);
     }
 }

@@ -210,7 +210,7 @@ impl Sketch<'_> {
         Some(Figure {
             stem: pick::stem(self.slug, tier, &deployments),
             title: pick::title(self.title, tier, &deployments),
-            subtitle: format!("{} · {} · {}", pick::tier_meaning(tier), self.load, self.marks),
+            subtitle: format!("{} · {}\n{}", pick::tier_meaning(tier), self.load, self.marks),
             x: self.x,
             y: self.y,
             note: [self.note, apart].join(" ").trim().to_owned(),

@@ -130,7 +130,8 @@ impl Figure {
                 format!("{}: {}.", panel.title, items.join(", "))
             })
             .collect();
-        format!("{} {} ({}). {}", self.subtitle, self.y.label, self.x.label, panels.join(" ")).replace(" ().", ".")
+        let subtitle = self.subtitle.replace('\n', " · ");
+        format!("{subtitle} {} ({}). {}", self.y.label, self.x.label, panels.join(" ")).replace(" ().", ".")
     }
 
     /// Every y value that must fit.

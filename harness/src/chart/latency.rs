@@ -156,7 +156,7 @@ fn frame(
     Some(Figure {
         stem: pick::stem(slug, tier, &[deployment]),
         title: pick::title(title, tier, &[deployment]),
-        subtitle: format!("{} · {} · {marks}", pick::tier_meaning(tier), pick::load(&first.key)),
+        subtitle: format!("{} · {}\n{marks}", pick::tier_meaning(tier), pick::load(&first.key)),
         x,
         y: Axis::log("latency (logarithmic)", human_us, &[]),
         panels,

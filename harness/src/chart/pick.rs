@@ -102,11 +102,11 @@ pub(crate) const PANELS_APART: &str = "The two panels are not to be compared wit
     a networked record crosses a socket, an embedded one does not.";
 
 /// Names of variants that need a word.
-pub(crate) const CLUSTER_NAMES: &str = "to the leader: the client sends to the node that leads, as Kafka's does, \
-    else to any node. all copies: acknowledged once all three replicas have it, else once two have it.";
+pub(crate) const CLUSTER_NAMES: &str = "“to the leader”: the client sends to the node that leads, as Kafka's does, \
+    else to any node. “all copies”: acknowledged once all three replicas have it, else once two have it.";
 
 /// The same for failovers.
-pub(crate) const FAILOVER_NAMES: &str = "Raft leader: the killed node leads Raft, too. 1 s session: Kafka notices a \
+pub(crate) const FAILOVER_NAMES: &str = "“Raft leader”: the killed node leads Raft, too. “1 s session”: Kafka notices a \
     lost broker after 1 s, as long as a lease of Walrus lasts, instead of after 9 s.";
 
 /// What the ceiling's line is called.

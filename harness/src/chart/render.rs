@@ -18,6 +18,8 @@ pub(crate) enum Page {
 const MARGIN: f64 = 18.0;
 /// Room for tick labels and the turned axis label, left of the first panel of a row.
 const Y_AXIS_WIDTH: f64 = 66.0;
+/// Size of tick labels that have little room.
+const CROWDED_PX: f64 = 10.5;
 const PANEL_GAP: f64 = 34.0;
 
 impl Page {
@@ -295,7 +297,7 @@ impl Renderer<'_> {
     }
 
     fn x_axis(&self, canvas: &Canvas<'_>, frame: &Frame) -> DrawResult {
-        let font = self.page.small();
+        let font = self.tick_font(frame);
         let mut free_from = f64::MIN;
         for (value, label) in &self.x.ticks {
             let x = frame.x(&self.x, *value);
@@ -311,8 +313,18 @@ impl Renderer<'_> {
             }
         }
         let middle = f64::midpoint(frame.left, frame.right);
+        let font = self.page.small();
         let y = frame.bottom + 8.0 + font.line_px() * 1.5;
         canvas.text((middle, y), &self.figure.x.label, font, Align::Middle)
+    }
+
+    /// A smaller one if labels would touch; what does not fit even so is left out.
+    fn tick_font(&self, frame: &Frame) -> Font {
+        let small = self.page.small();
+        let ticks: Vec<(f64, f64)> =
+            self.x.ticks.iter().map(|(value, label)| (frame.x(&self.x, *value), small.width(label))).collect();
+        let is_crowded = ticks.windows(2).any(|t| t[1].0 - t[0].0 < f64::midpoint(t[0].1, t[1].1));
+        if is_crowded { Font { px: CROWDED_PX, ..small } } else { small }
     }
 
     fn legend(&self, canvas: &Canvas<'_>, series: &[Series], frame: &Frame, top: f64) -> DrawResult {

@@ -52,8 +52,15 @@ pub fn headline(comparisons: &[Comparison]) -> String {
     }
     match parts.join("; ") {
         none if none.is_empty() => "This run holds no two rows that can be compared.".to_owned(),
-        text => format!("{}{}.", text[..1].to_uppercase(), &text[1..]),
+        text => alone(&text),
     }
+}
+
+/// A part as a sentence of its own.
+pub fn alone(part: &str) -> String {
+    let mut letters = part.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str().trim_end_matches('.'))
 }
 
 /// `3.4 times as fast (3.1–3.9)`, or that nothing was shown.
