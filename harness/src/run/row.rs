@@ -80,7 +80,8 @@ pub(super) fn rate(row: &mut SummaryRow, extra_s: f64) {
 
 /// Best interval between two samples (the last one may be short and does not count).
 fn peak(curve: &[ThroughputRow]) -> Option<f64> {
-    let full = |pair: &&[ThroughputRow]| pair[1].t_ms - pair[0].t_ms >= 400;
+    // The last acknowledgement may be older than the last sample.
+    let full = |pair: &&[ThroughputRow]| pair[1].t_ms.saturating_sub(pair[0].t_ms) >= 400;
     let per_s = |pair: &[ThroughputRow]| {
         let records = pair[1].records_acked.saturating_sub(pair[0].records_acked);
         records as f64 * 1000.0 / (pair[1].t_ms - pair[0].t_ms) as f64
@@ -151,5 +152,21 @@ pub(super) fn blank_row(task: &Task) -> SummaryRow {
         steal_pct: None,
         duplicates: 0,
         marks: task.marks.join(" "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(t_ms: u64, records_acked: u64) -> ThroughputRow {
+        ThroughputRow { run_id: "r".into(), t_ms, records_acked, bytes_acked: 0, dirty_bytes: 0 }
+    }
+
+    #[test]
+    fn the_peak_is_of_a_whole_interval_also_when_the_end_lies_before_the_last_sample() {
+        let curve = [sample(500, 100), sample(1000, 400), sample(1500, 500), sample(1490, 500)];
+        assert_eq!(peak(&curve).map(f64::round), Some(600.0));
+        assert_eq!(peak(&[sample(300, 100), sample(301, 200)]), None);
     }
 }
