@@ -12,10 +12,13 @@ if ! command -v cargo >/dev/null; then
 fi
 
 packages=()
+can_wait=true # everything can be built; a system that cannot run is told by the harness
 want() { # want COMMAND PACKAGE…
     local command=$1
     shift
-    command -v "$command" >/dev/null || packages+=("$@")
+    command -v "$command" >/dev/null && return
+    packages+=("$@")
+    [[ $command == javac || $command == mvn ]] || can_wait=false
 }
 want cc gcc libc6-dev
 want make make
@@ -29,7 +32,7 @@ if needs rocksdb || needs all; then
     want clang clang libclang-dev
     # The binding generator loads libclang itself.
     compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null \
-        || packages+=(libclang-dev)
+        || { packages+=(libclang-dev) && can_wait=false; }
 fi
 
 if [ ${#packages[@]} -eq 0 ]; then
@@ -43,5 +46,6 @@ if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
 else
     echo "setup: some tools are missing. Type this, then run make again:" >&2
     echo "    sudo apt-get install -y ${packages[*]}" >&2
-    exit 1
+    $can_wait || exit 1
+    echo "setup: going on without Kafka" >&2
 fi

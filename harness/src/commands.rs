@@ -190,10 +190,11 @@ impl RunArgs {
 
 fn announce(plan: &Plan, out: &Path) {
     let estimate = estimate::of_plan(plan);
+    let minutes = (estimate.seconds / 60.0).ceil();
+    let plural = if minutes > 1.0 { "s" } else { "" };
     println!(
-        "{}: about {:.0} minutes, {:.0} GB written, {:.1} GB of disk; results in {}",
+        "{}: about {minutes:.0} minute{plural}, {:.0} GB written, {:.1} GB of disk; results in {}",
         plan.profile.about,
-        (estimate.seconds / 60.0).ceil(),
         estimate.written_bytes / 1e9,
         estimate.held_bytes / 1e9,
         out.display()
