@@ -35,8 +35,15 @@ impl Writeback {
     }
 }
 
-/// The kernel begins to write by itself at this many dirty bytes (`vm.dirty_background_*`).
+/// The kernel begins to write by itself at this many dirty bytes (`vm.dirty_background_*`). Half as
+/// many again may wait here: a burst, which is sized below the kernel's limit, must not lose CPU to
+/// its own early writeback, and the hard limit (`vm.dirty_*`) is still far away.
 fn begin_bytes() -> u64 {
+    let background_bytes = background_bytes();
+    background_bytes + background_bytes / 2
+}
+
+fn background_bytes() -> u64 {
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let bytes = number("/proc/sys/vm/dirty_background_bytes").filter(|&bytes| bytes > 0);
     let available = || {

@@ -346,7 +346,9 @@ fn open(broker: &Arc<Broker>, openings: Vec<Opening>) {
         Ok(ahead) => know_ahead(broker, ahead),
         Err(error) => return tracing::error!(%error, "segments cannot be opened"),
     }
+    let mut opened = Vec::with_capacity(openings.len());
     for Opening { topic, info, segment, leading } in openings {
+        opened.push(segment.clone());
         broker.copies.insert(&segment);
         if let Some(leading) = leading {
             broker.led.insert(&segment, &leading);
@@ -359,6 +361,8 @@ fn open(broker: &Arc<Broker>, openings: Vec<Opening>) {
             rollover::start(broker, &topic, &segment, None);
         }
     }
+    // Nobody need wait for it, and whoever writes first need not do it.
+    exec::spawn_blocking(move || opened.iter().for_each(Segment::make_file_ahead));
 }
 
 /// Puts what may come next on record, while nobody waits for it.

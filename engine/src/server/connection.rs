@@ -1,4 +1,4 @@
-//! One connection: reads frames, hands writes on, answers in the order of the requests.
+//! One connection: reads frames, hands writes on (see [`super::appends`]), answers in the order of the requests.
 //!
 //! `PUT`s, `APPEND`s and `PING`s are taken without waiting for one another. Any other verb is a
 //! barrier: it runs once everything before it is settled, and nothing after it is looked at before
@@ -15,23 +15,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use super::appends::Gathered;
 use super::buffers::Reservation;
 use super::input::{Filled, Input};
 use super::output::Output;
-use super::scattered::Scattered;
 use super::writes::Writes;
-use crate::broker::{Answer, Broker, Origin, TRY_AGAIN};
+use crate::broker::{Answer, Broker, Origin};
 use crate::error::Refusal;
-use crate::log::acks::{Acks, Batch};
+use crate::log::acks::Acks;
 use crate::log::rollover;
-use crate::log::topic::Topic;
-use crate::log::topics;
-use crate::log::writer::{Blocked, try_append};
 use crate::net::TcpStream;
 use crate::protocol::command::DEFAULT_FETCH_BYTES;
 use crate::protocol::frame::put_frame;
-use crate::protocol::{ErrorCode, FrameError, Frames, Records, Request, TopicSettings, reply};
-use crate::store::Take;
+use crate::protocol::{ErrorCode, FrameError, Frames, Request, reply};
 
 /// Pause before a read is tried again for which there was no memory.
 const MEMORY_PAUSE: Duration = Duration::from_millis(10);
@@ -72,22 +68,15 @@ enum Next<'a> {
     BadFrame(Refusal),
 }
 
-/// Where the records of a group went.
-enum Stored {
-    /// All of them were stored, or refused, here.
-    Here,
-    /// Another node leads the topic; the first `taken` are stored here.
-    Elsewhere { taken: usize },
-}
-
 /// The state of one connection. Its task is the only one that touches it.
 pub(super) struct Connection {
     stream: TcpStream,
-    broker: Arc<Broker>,
+    pub(super) broker: Arc<Broker>,
     input: Input,
-    output: Output,
-    writes: Writes,
-    acks: Acks,
+    pub(super) output: Output,
+    pub(super) writes: Writes,
+    pub(super) acks: Acks,
+    pub(super) gathered: Gathered,
     /// Bytes that the unfinished frame at the front of the input lacks.
     missing: usize,
     /// When the unfinished frame began.
@@ -107,6 +96,7 @@ impl Connection {
             output: Output::default(),
             writes: Writes::default(),
             acks: Acks::default(),
+            gathered: Gathered::default(),
             missing: 0,
             frame_since: None,
             last_request: Instant::now(),
@@ -139,6 +129,7 @@ impl Connection {
                 Event::Readable => match self.input.fill(&self.stream, &self.broker.buffers, self.missing)? {
                     Filled::Data { bytes } => {
                         self.broker.counters.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+                        self.gathered.bytes += bytes;
                         self.handle_input().await?;
                     }
                     Filled::WouldBlock => self.park(),
@@ -155,11 +146,15 @@ impl Connection {
         cx: &mut Context<'_>,
         stopping: Pin<&mut impl Future<Output = ()>>,
     ) -> Poll<Result<Event, Close>> {
+        if self.gathered.wants_more() && self.may_read() && self.stream.poll_read_ready(cx)?.is_ready() {
+            return Poll::Ready(Ok(Event::Readable));
+        }
+        self.gathered = Gathered::default();
         self.poll_replies(cx)?;
         if stopping.poll(cx).is_ready() {
             return Poll::Ready(Ok(Event::Stop));
         }
-        let may_read = !self.acks.is_full() && !self.output.is_full();
+        let may_read = self.may_read();
         if may_read && self.stream.poll_read_ready(cx)?.is_ready() {
             return Poll::Ready(Ok(Event::Readable));
         }
@@ -168,6 +163,11 @@ impl Connection {
             self.frame_since = Some(Instant::now());
         }
         Poll::Pending
+    }
+
+    /// Is there room for the replies to more requests?
+    fn may_read(&self) -> bool {
+        !self.acks.is_full() && !self.output.is_full()
     }
 
     /// Answers what is settled, sends what the client takes, and looks at the clock.
@@ -219,7 +219,7 @@ impl Connection {
     }
 
     /// Waits for something while replies go on being sent.
-    async fn settling<F: Future + Unpin>(&mut self, mut future: F) -> Result<F::Output, Close> {
+    pub(super) async fn settling<F: Future + Unpin>(&mut self, mut future: F) -> Result<F::Output, Close> {
         poll_fn(|cx| {
             self.poll_replies(cx)?;
             Pin::new(&mut future).poll(cx).map(Ok)
@@ -336,115 +336,6 @@ impl Connection {
         (frames.consumed(), Next::Incomplete { missing: frames.missing() })
     }
 
-    /// Appends the collected `PUT`s, topic by topic. Those for topics that another node leads are
-    /// passed on.
-    async fn store_writes(&mut self, bytes: &[u8]) -> Result<(), Close> {
-        let records = self.writes.len();
-        let slices = self.writes.slices(bytes);
-        let mut batch = self.acks.puts(records);
-        for group in 0..self.writes.groups() {
-            let stored = self.store_group(group, &slices[self.writes.range(group)], &mut batch).await?;
-            if let Stored::Elsewhere { taken } = stored {
-                Box::pin(self.store_elsewhere(group, taken, &slices, &mut batch)).await?;
-                break;
-            }
-        }
-        if self.writes.groups() > 1 || batch.is_split() {
-            batch.set_order(self.writes.order(), self.writes.counts());
-        }
-        self.acks.push(batch);
-        self.writes.finish(slices);
-        self.broker.counters.records_in.fetch_add(records, Ordering::Relaxed);
-        Ok(())
-    }
-
-    async fn store_group(&mut self, group: usize, records: &[&[u8]], batch: &mut Batch) -> Result<Stored, Close> {
-        let mut rest = records;
-        while !rest.is_empty() {
-            let topic = match self.writes.topic(group) {
-                Ok(topic) => Arc::clone(topic),
-                Err(name) => {
-                    let found = Box::pin(find_or_create(&self.broker, name)).await;
-                    if let Err(refusal) = found {
-                        batch.refused(rest.len() as u32, refusal);
-                        return Ok(Stored::Here);
-                    }
-                    self.writes.look_up_again(&self.broker.topics, group);
-                    continue;
-                }
-            };
-            match try_append(&self.broker, &topic, rest, Take::UpToLimit) {
-                Ok(accepted) => {
-                    rest = &rest[accepted.count as usize..];
-                    batch.accepted(&topic, accepted);
-                }
-                Err(Blocked::Deleted) => self.writes.look_up_again(&self.broker.topics, group),
-                Err(Blocked::Elsewhere(_)) => return Ok(Stored::Elsewhere { taken: records.len() - rest.len() }),
-                Err(blocked) => {
-                    if let Err(refusal) = self.unblock(&topic, blocked).await? {
-                        batch.refused(rest.len() as u32, refusal);
-                        return Ok(Stored::Here);
-                    }
-                }
-            }
-        }
-        Ok(Stored::Here)
-    }
-
-    /// From `group` on (of which the first `taken` records are stored here), some groups want
-    /// another node. What this node leads goes first; the rest is passed on, all nodes at once.
-    async fn store_elsewhere(
-        &mut self,
-        group: usize,
-        taken: usize,
-        slices: &[&[u8]],
-        batch: &mut Batch,
-    ) -> Result<(), Close> {
-        let mut scattered = Scattered::new(Duration::from_millis(self.broker.config.write_wait_ms));
-        for index in group..self.writes.groups() {
-            let records = &slices[self.writes.range(index)];
-            let records = if index == group { &records[taken..] } else { records };
-            scattered.add(self.writes.topic(index).map(Arc::clone).map_err(str::to_owned), records);
-        }
-        let broker = Arc::clone(&self.broker);
-        self.settling(Box::pin(scattered.store(&broker))).await?;
-        scattered.into_parts(batch);
-        Ok(())
-    }
-
-    /// Waits until an append may be tried again.
-    #[cold]
-    async fn unblock(&mut self, topic: &Arc<Topic>, blocked: Blocked) -> Result<Result<(), Refusal>, Close> {
-        match blocked {
-            Blocked::Pool => {
-                let store = self.broker.store.clone();
-                self.settling(Box::pin(async move { store.pool_available().await })).await?;
-                Ok(Ok(()))
-            }
-            Blocked::RollingOver | Blocked::OtherSegment => {
-                let limit = Duration::from_millis(self.broker.config.write_wait_ms);
-                let waited = self.settling(Box::pin(tokio::time::timeout(limit, topic.wait_writable()))).await?;
-                Ok(waited.map_err(|_| rollover::too_slow()))
-            }
-            Blocked::NoLease => {
-                let limit = Duration::from_millis(self.broker.config.write_wait_ms);
-                let broker = Arc::clone(&self.broker);
-                let led = topic.chain().route();
-                let may_go_on = async move {
-                    while !broker.lease.is_valid() && topic.chain().route() == led {
-                        tokio::time::sleep(TRY_AGAIN).await;
-                    }
-                };
-                let waited = self.settling(Box::pin(tokio::time::timeout(limit, may_go_on))).await?;
-                Ok(waited.map_err(|_| rollover::too_slow()))
-            }
-            // The caller passes it on; nothing is to be waited for.
-            Blocked::Elsewhere(_) => Ok(Ok(())),
-            Blocked::Deleted => Ok(Err(Refusal::unknown_topic(&topic.name))),
-            Blocked::Refused(refusal) => Ok(Err(refusal)),
-        }
-    }
-
     async fn handle_request(&mut self, request: Request<'_>) -> Result<(), Close> {
         match request {
             Request::Ping => {
@@ -454,50 +345,6 @@ impl Connection {
             Request::Append { topic, records } => Box::pin(self.append(topic, records)).await,
             _ => self.barrier(request).await,
         }
-    }
-
-    /// `APPEND`: one batch, all or none.
-    async fn append(&mut self, name: &str, records: Records<'_>) -> Result<(), Close> {
-        let slices: Vec<&[u8]> = records.iter().collect();
-        loop {
-            let Some(topic) = self.broker.topics.get(name) else {
-                match find_or_create(&self.broker, name).await {
-                    Ok(()) => continue,
-                    Err(refusal) => {
-                        self.acks.push_refusal(refusal);
-                        return Ok(());
-                    }
-                }
-            };
-            match try_append(&self.broker, &topic, &slices, Take::AllOrNone) {
-                Ok(accepted) => {
-                    self.broker.counters.records_in.fetch_add(accepted.count, Ordering::Relaxed);
-                    self.acks.push_append(&topic, accepted);
-                    return Ok(());
-                }
-                Err(Blocked::Elsewhere(_)) => return Box::pin(self.append_elsewhere(&topic, &slices)).await,
-                Err(blocked) => {
-                    if let Err(refusal) = self.unblock(&topic, blocked).await? {
-                        self.acks.push_refusal(refusal);
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-
-    /// An `APPEND` that another node stores, all or none.
-    async fn append_elsewhere(&mut self, topic: &Arc<Topic>, records: &[&[u8]]) -> Result<(), Close> {
-        let mut scattered = Scattered::new(Duration::from_millis(self.broker.config.write_wait_ms));
-        scattered.add_whole(topic, records);
-        let broker = Arc::clone(&self.broker);
-        self.settling(Box::pin(scattered.store(&broker))).await?;
-        self.broker.counters.records_in.fetch_add(records.len() as u64, Ordering::Relaxed);
-        match scattered.into_append(&mut self.acks) {
-            Ok(()) => {}
-            Err(refusal) => self.acks.push_refusal(refusal),
-        }
-        Ok(())
     }
 
     /// Any other verb: after everything before it, and before everything after it.
@@ -576,18 +423,6 @@ impl Connection {
         // Whether it left by itself or had to be cut off makes no difference.
         let _ = tokio::time::timeout(FAREWELL_TIME, read_out).await;
         Ok(())
-    }
-}
-
-/// A topic that this node does not know may have been made elsewhere just now; with `--auto-create`
-/// a write makes it, with the defaults.
-pub(super) async fn find_or_create(broker: &Broker, name: &str) -> Result<(), Refusal> {
-    match broker.topic(name).await {
-        Ok(_) => Ok(()),
-        Err(refusal) if refusal.code == ErrorCode::UnknownTopic && broker.config.auto_create => {
-            topics::register(broker, name, TopicSettings::default()).await
-        }
-        Err(refusal) => Err(refusal),
     }
 }
 

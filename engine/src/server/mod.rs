@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+mod appends;
 pub mod buffers;
 mod connection;
 mod input;

@@ -228,7 +228,7 @@ impl Group<'_> {
 
     async fn look_up(&mut self, broker: &Arc<Broker>) {
         let Err(name) = &self.topic else { return };
-        match super::connection::find_or_create(broker, name).await {
+        match super::appends::find_or_create(broker, name).await {
             Ok(()) => {
                 if let Some(topic) = broker.topics.get(name) {
                     self.topic = Ok(topic);

@@ -297,6 +297,25 @@ fn make_place(segment: &Arc<Inner>, end: u64, reserved_end: u64) -> io::Result<A
     Ok(file)
 }
 
+/// Makes the file of a segment that has none yet, so that its first write need not. A write that
+/// comes meanwhile waits for it.
+pub(super) fn make_file_ahead(segment: &Arc<Inner>) {
+    {
+        let mut state = lock(&segment.state);
+        if state.in_flight || state.closed || state.failure.is_some() || state.reserved_end > 0 {
+            return;
+        }
+        state.in_flight = true;
+    }
+    if let Err(error) = create_file(segment) {
+        return segment.fail(&error, "making the file");
+    }
+    if segment.let_others_write() {
+        segment.hand_over();
+    }
+    segment.waiters.wake_all();
+}
+
 fn create_file(segment: &Arc<Inner>) -> io::Result<Arc<File>> {
     let SegmentSpec { uid, epoch, tier, .. } = segment.spec;
     let shared = &segment.shared;

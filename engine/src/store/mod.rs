@@ -355,7 +355,8 @@ impl Store {
         self.running.backend
     }
 
-    /// Opens a new, empty segment for appends. Touches no file before the first append.
+    /// Opens a new, empty segment for appends. Touches no file before the first append or
+    /// [`Segment::make_file_ahead`].
     pub fn create(&self, spec: SegmentSpec) -> Segment {
         Segment::new(&self.running.shared, spec, 0, State { loaded: true, ..State::default() }, None)
     }

@@ -184,10 +184,19 @@ impl Segment {
         lock(&self.inner.state).next_index
     }
 
-    /// Bytes of header and batches in the file, up to the watermark; 0 before the first write.
+    /// Bytes of header and batches in the file, up to the watermark; 0 while there is no file.
     /// A sealed segment knows it once it was read.
     pub fn size_bytes(&self) -> u64 {
         lock(&self.inner.state).durable_position
+    }
+
+    /// Makes its file now, if it is empty and in the page-cache tier, so that the first write need
+    /// not: ext4 may search long for a free inode. (In the synced tier that would cost flushes for
+    /// topics to which nobody may ever write.) Blocks for the time of a file's creation.
+    pub fn make_file_ahead(&self) {
+        if self.inner.spec.tier == Tier::PageCache {
+            appender::make_file_ahead(&self.inner);
+        }
     }
 
     /// Has what was appended written without anybody waiting for it.
@@ -451,6 +460,16 @@ impl Inner {
         if let Some(observer) = &self.observer {
             observer.submitted(&Segment::of(self), batch);
         }
+    }
+
+    /// Nothing is being written any more. Returns whether the segment must be queued, since
+    /// something has become pending meanwhile.
+    pub(super) fn let_others_write(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.in_flight = false;
+        let more = state.wants_writer();
+        state.queued |= more;
+        more
     }
 
     /// A write of the batch that ends at `end_index` is durable: moves the watermark, wakes the
