@@ -24,7 +24,7 @@ use crate::log::topic::{Route, Topic};
 use crate::log::topics::{self, Topics};
 use crate::metadata::Metadata;
 use crate::metadata::lease::Lease;
-use crate::metadata::state::{Command, Outcome};
+use crate::metadata::state::{Command, Outcome, SegmentAt};
 use crate::peer::Peers;
 use crate::protocol::{ErrorCode, Request, command::DEFAULT_FETCH_BYTES};
 use crate::server::buffers::Buffers;
@@ -345,17 +345,18 @@ impl Broker {
         let deadline = tokio::time::Instant::now() + wait;
         let patience = deadline + Duration::from_millis(self.config.write_wait_ms);
         loop {
+            let looked_at = topic.last_at();
             let read = reader::read(topic, offset, max_records, max_bytes).await;
             let at_tail = match &read {
                 Ok(read) => read.count == 0 && max_records > 0,
-                Err(error) => error.is_past_tail(),
+                Err(error) => matches!(error, ReadError::PastTail(_)),
             };
             if at_tail && !self.knows_tail(topic) {
-                // Another node may have gone on meanwhile. Soon this one knows, or its lease runs again.
+                // Another node may have gone on meanwhile.
                 if tokio::time::Instant::now() >= patience {
                     return Err(rollover::no_leader());
                 }
-                tokio::time::sleep(TRY_AGAIN).await;
+                self.wait_for_tail(topic, looked_at).await;
                 continue;
             }
             match read {
@@ -365,7 +366,7 @@ impl Broker {
                     }
                     self.wait_for_data(topic, offset, deadline).await?;
                 }
-                Err(ReadError::Refused(refusal)) => return Err(refusal),
+                Err(ReadError::PastTail(refusal) | ReadError::Refused(refusal)) => return Err(refusal),
                 Err(ReadError::Elsewhere { refusal, .. }) if origin == Origin::Node => {
                     let _ = refusal;
                     return Ok(Answer::Moved);
@@ -403,6 +404,31 @@ impl Broker {
                     (last.number, last.epoch, last.leader_run) == (at.uid.number, at.epoch, run)
                 })
             })
+    }
+
+    /// Waits until this node may know more than when it looked at this segment: the chain has come in
+    /// step with the metadata, or the lease runs again.
+    async fn wait_for_tail(&self, topic: &Topic, looked_at: SegmentAt) {
+        let in_step = topic.wait_for(|chain| {
+            let last = chain.last();
+            let moved =
+                (last.number, last.epoch) != (looked_at.uid.number, looked_at.epoch) || chain.route() != Route::Here;
+            moved.then_some(())
+        });
+        let leased = async {
+            if self.lease.is_valid() {
+                std::future::pending::<()>().await;
+            }
+            self.metadata.ready().await;
+        };
+        let either = async {
+            tokio::select! {
+                () = in_step => {}
+                () = leased => {}
+            }
+        };
+        // Should both have been there before the wait began, nothing more would come.
+        let _ = tokio::time::timeout(TRY_AGAIN, either).await;
     }
 
     async fn wait_for_data(

@@ -17,7 +17,7 @@ use crate::clock::{BootClock, Clock};
 use crate::config::{Config, ConfigError};
 use crate::exec;
 use crate::log::{cursor, peer_server, reconciler, repair, retention, rollover, watchdog};
-use crate::metadata::{Metadata, MetadataError, Setup};
+use crate::metadata::{ELECTION_MS, Metadata, MetadataError, Setup};
 use crate::net::{self, DetachedListener, TcpListener};
 use crate::peer::PeerListener;
 use crate::server;
@@ -50,15 +50,6 @@ pub enum NodeError {
         address: String,
         /// What the system said.
         error: std::io::Error,
-    },
-    /// The data directory was made anew, and the cluster that this node belongs to has noticed.
-    #[error(
-        "the node at {member} counts this node as a member of its cluster, but this data directory founded \
-         another one: its disk was probably lost. Move the directory away and start with --join {member}"
-    )]
-    Claimed {
-        /// Address of the member that called.
-        member: String,
     },
     /// The start was broken off.
     #[error("the start was given up")]
@@ -170,7 +161,7 @@ impl Node {
     }
 
     /// Returns if the node must stop because its cluster has found that its disk was lost.
-    async fn claimed(&self) -> String {
+    async fn claimed(&self) -> MetadataError {
         self.broker.metadata.claimed().await
     }
 
@@ -270,6 +261,7 @@ async fn open(
         client_address: config.client_address(client_address),
         join: config.join.clone(),
         address_is_known: config.raft_port != 0,
+        election_ms: ELECTION_MS,
     };
     let (metadata, data_connections) = Metadata::open(setup).await?;
     Ok((Broker::new(config, store, metadata), data_connections))
@@ -321,10 +313,10 @@ pub async fn run(config: Config) -> Result<(), NodeError> {
     let claimed = tokio::select! {
         _ = term.recv() => None,
         _ = interrupt.recv() => None,
-        member = node.claimed() => Some(member),
+        error = node.claimed() => Some(error),
     };
     tracing::info!("stopping");
     node.stop().await;
     tracing::info!("stopped");
-    claimed.map_or(Ok(()), |member| Err(NodeError::Claimed { member }))
+    claimed.map_or(Ok(()), |error| Err(NodeError::Metadata(error)))
 }

@@ -43,21 +43,18 @@ pub enum ReadError {
         /// What is said if nobody else can be asked.
         refusal: Refusal,
     },
-    /// Refused.
+    /// The offset lies past the tail as this node, which leads, knows it.
+    PastTail(Refusal),
+    /// Refused, whatever any node knows.
     Refused(Refusal),
-}
-
-impl ReadError {
-    /// The offset lies past the tail as this node knows it (or below what is kept).
-    pub fn is_past_tail(&self) -> bool {
-        matches!(self, ReadError::Refused(refusal) if refusal.code == ErrorCode::OffsetOutOfRange)
-    }
 }
 
 impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Elsewhere { refusal, .. } | ReadError::Refused(refusal) => refusal,
+            ReadError::Elsewhere { refusal, .. } | ReadError::PastTail(refusal) | ReadError::Refused(refusal) => {
+                refusal
+            }
         }
     }
 }
@@ -182,6 +179,7 @@ fn locate(chain: &Chain, offset: u64) -> Result<Link, ReadError> {
     let (first, tail) = (chain.first_offset(), chain.last().end_offset());
     let leads = chain.route() == Route::Here;
     let refusal = Refusal::out_of_range(first, tail);
+    // What is not kept any more never comes back, so every node may say so.
     let Some(link) = chain.link_at(offset) else { return Err(ReadError::Refused(refusal)) };
     let sealed = link.sealed_count.is_some();
     if link.segment.is_none() {
@@ -192,7 +190,7 @@ fn locate(chain: &Chain, offset: u64) -> Result<Link, ReadError> {
     if !sealed && !leads && offset >= tail {
         return Err(ReadError::Elsewhere { number: link.number, sealed, refusal });
     }
-    if offset <= tail { Ok(link.clone()) } else { Err(ReadError::Refused(refusal)) }
+    if offset <= tail { Ok(link.clone()) } else { Err(ReadError::PastTail(refusal)) }
 }
 
 /// Waits until there is a record at `offset`, which is the tail now, or the chain changes.

@@ -56,6 +56,8 @@ pub(super) struct Agent {
     pub(super) granter: Mutex<Granter>,
     /// It leads no more, whatever Raft still says.
     pub(super) resigned: AtomicBool,
+    /// Voters refuse everyone for so long after they heard from a leader: the longest election timeout.
+    pub(super) loyalty: Duration,
     pub(super) rounds: Rounds,
     /// Proposals for this node as the Raft leader.
     pub(super) queue: mpsc::UnboundedSender<Queued>,

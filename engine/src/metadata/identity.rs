@@ -2,12 +2,25 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::MetadataError;
 use super::log_file::{VERSION, sync_parent};
+
+/// The file in the metadata's directory.
+pub(super) fn path_in(dir: &Path) -> PathBuf {
+    dir.join("cluster.json")
+}
+
+/// Writes down that the member at `address` has called this node its own: see [`Identity::claimed_by`].
+pub(super) fn give_up(path: &Path, address: &str) -> Result<(), MetadataError> {
+    match Identity::read(path)? {
+        Some(identity) => Identity { claimed_by: Some(address.to_owned()), ..identity }.write(path),
+        None => Ok(()),
+    }
+}
 
 /// How a directory came to its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,11 +43,16 @@ pub(super) struct Identity {
     pub(super) node_id: u64,
     pub(super) generation: u64,
     pub(super) origin: Origin,
+    /// A member of another cluster, at this address, has called this node its own: the directory's
+    /// cluster was founded by mistake and never serves again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) claimed_by: Option<String>,
 }
 
 impl Identity {
     pub(super) fn new(cluster_id: u128, node_id: u64, generation: u64, origin: Origin) -> Self {
-        Identity { format_version: VERSION, cluster_id: format!("{cluster_id:032x}"), node_id, generation, origin }
+        let cluster_id = format!("{cluster_id:032x}");
+        Identity { format_version: VERSION, cluster_id, node_id, generation, origin, claimed_by: None }
     }
 
     /// The same, with another origin.

@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -45,8 +44,8 @@ mod succession;
 use self::agent::Agent;
 use self::lease::Lease;
 use self::placement::TooFew;
-pub use self::start::Setup;
 use self::start::Started;
+pub use self::start::{ELECTION_MS, Setup};
 use self::state::{Command, Outcome, State};
 use crate::peer::hello::Hello;
 use crate::peer::{PeerListener, Peers};
@@ -102,6 +101,19 @@ pub enum MetadataError {
         /// The node that it belongs to.
         node_id: u64,
     },
+    /// A member of a cluster counts this node as one of its own, but the directory founded another
+    /// cluster: the node's disk was lost. The directory never serves again.
+    #[error(
+        "the node at {member} counts this node as a member of its cluster, but {path} is of another one that it founded: \
+         the node's disk was probably lost. Move the data directory away and start with --join {member}. \
+         (If it is that node which errs, take `claimed_by` out of the file.)"
+    )]
+    Claimed {
+        /// The file that says so.
+        path: PathBuf,
+        /// Address of the member that called.
+        member: String,
+    },
     /// The node id is taken by a node that is running.
     #[error("node id {0} belongs to a node that is running; choose another --node-id")]
     NodeIdInUse(u64),
@@ -151,6 +163,8 @@ impl From<TooFew> for MetadataError {
 #[derive(Clone)]
 pub struct Metadata {
     agent: Arc<Agent>,
+    /// Where they are kept.
+    dir: PathBuf,
     /// The Raft thread's runtime.
     runtime: Handle,
     foreign: watch::Receiver<Option<Hello>>,
@@ -176,7 +190,7 @@ impl Metadata {
         let begun = start.await.unwrap_or(Err(MetadataError::Stopped))?;
         let (Started { agent, listener, foreign }, runtime) = begun;
         let thread = Arc::new(Mutex::new(Thread { stop: Some(stop), handle }));
-        Ok((Metadata { agent, runtime, foreign, thread }, listener))
+        Ok((Metadata { agent, dir, runtime, foreign, thread }, listener))
     }
 
     /// Reads the state. Keep it short: changes wait meanwhile.
@@ -266,8 +280,9 @@ impl Metadata {
 
     /// Returns when another cluster has taken this node for its own while this one is a cluster of
     /// one: its disk was lost, and it must not go on beside the cluster that it belongs to. From
-    /// then on it acknowledges nothing. Gives the address of the member that called.
-    pub async fn claimed(&self) -> String {
+    /// then on it acknowledges nothing, and no later start from this directory does. Gives the error
+    /// to end with.
+    pub async fn claimed(&self) -> MetadataError {
         let mut foreign = self.foreign.clone();
         loop {
             let address = foreign.borrow_and_update().as_ref().map(|hello| hello.address.clone());
@@ -275,7 +290,11 @@ impl Metadata {
                 && self.view(|state| state.nodes.len() <= 1)
             {
                 self.agent.lease.revoke();
-                return address;
+                let path = identity::path_in(&self.dir);
+                if let Err(error) = identity::give_up(&path, &address) {
+                    tracing::warn!(%error, "the next start has to be told again that it must not serve");
+                }
+                return MetadataError::Claimed { path, member: address };
             }
             if foreign.changed().await.is_err() {
                 // Nobody listens any more: the node is stopping.
@@ -288,9 +307,7 @@ impl Metadata {
     /// stop; it never leads again in this process.
     pub async fn resign(&self) {
         let agent = Arc::clone(&self.agent);
-        let resigned = self.runtime.spawn(async move {
-            agent.resign(Duration::from_millis(start::ELECTION_MS.end)).await;
-        });
+        let resigned = self.runtime.spawn(async move { agent.resign().await });
         // An error means that the thread has stopped, which comes to the same.
         let _ = resigned.await;
     }

@@ -20,8 +20,8 @@ const ELECTION_TIMEOUT: Duration = Duration::from_millis(300);
 const MARGIN: Duration = Duration::from_millis(20);
 
 impl Agent {
-    /// Gives the leadership away, if this node has it. `silence`: how long followers are loyal.
-    pub(super) async fn resign(&self, silence: Duration) {
+    /// Gives the leadership away, if this node has it.
+    pub(super) async fn resign(&self) {
         if !self.leads() {
             return;
         }
@@ -32,7 +32,7 @@ impl Agent {
         // From here on it decides and grants nothing: what is asked of it waits for the successor.
         self.resigned.store(true, Ordering::Release);
         self.raft.runtime_config().heartbeat(false);
-        sleep(silence + MARGIN).await;
+        sleep(self.loyalty + MARGIN).await;
         let mut metrics = self.raft.server_metrics();
         for successor in successors {
             let control = self.nodes.control(node_of(successor));

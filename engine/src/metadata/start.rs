@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::MetadataError;
 use super::agent::Agent;
-use super::identity::{Identity, Origin};
+use super::identity::{self, Identity, Origin};
 use super::lease::{Granter, Lease};
 use super::raft_log::RaftLog;
 use super::raft_net::Nodes;
@@ -38,7 +38,7 @@ use crate::random::{random_u64, random_u128};
 const HEARTBEAT_MS: u64 = 50;
 /// A follower stands for election after the longest timeout without a heartbeat and one between
 /// these, in milliseconds. With the lease's length on top this must stay below two seconds.
-pub(super) const ELECTION_MS: std::ops::Range<u64> = 150..300;
+pub const ELECTION_MS: std::ops::Range<u64> = 150..300;
 /// Longest wait for one piece of a snapshot, in milliseconds.
 const SNAPSHOT_PIECE_MS: u64 = 2000;
 /// Bytes of a piece of a snapshot.
@@ -68,6 +68,8 @@ pub struct Setup {
     /// Others may know this address from an earlier life of this node: an empty directory waits a
     /// moment whether they call, before it founds a cluster.
     pub address_is_known: bool,
+    /// Between which election timeouts one is drawn, in milliseconds: [`ELECTION_MS`], but for tests.
+    pub election_ms: std::ops::Range<u64>,
 }
 
 /// What the thread has once it runs.
@@ -92,13 +94,16 @@ impl Files {
     fn open(dir: &Path, node_id: u64) -> Result<Self, MetadataError> {
         std::fs::create_dir_all(dir).map_err(|error| MetadataError::io("create", dir, error))?;
         let log = RaftLog::open(&dir.join("log"))?;
-        let identity_path = dir.join("cluster.json");
+        let identity_path = identity::path_in(dir);
         let identity = Identity::read(&identity_path)?;
         let pristine = log.is_pristine();
         match &identity {
             None if !pristine => return Err(MetadataError::corrupt(&identity_path, "it is missing")),
             Some(is) if is.node_id != node_id => {
                 return Err(MetadataError::OtherNode { path: dir.to_owned(), node_id: is.node_id });
+            }
+            Some(Identity { claimed_by: Some(member), .. }) => {
+                return Err(MetadataError::Claimed { path: identity_path, member: member.clone() });
             }
             Some(is) if is.origin == Origin::Founder && pristine => {
                 return Err(MetadataError::corrupt(&dir.join("log"), "it is empty"));
@@ -208,9 +213,10 @@ async fn start_raft(
     let nodes = Nodes::new(peers.clone());
     let view = files.machine.view();
     let stopped = |error: &dyn std::fmt::Display| MetadataError::Raft(error.to_string().into());
-    let raft = Raft::new(raft_id, Arc::new(raft_config()), nodes.clone(), files.log.clone(), files.machine)
-        .await
-        .map_err(|error| stopped(&error))?;
+    let raft =
+        Raft::new(raft_id, Arc::new(raft_config(&setup.election_ms)), nodes.clone(), files.log.clone(), files.machine)
+            .await
+            .map_err(|error| stopped(&error))?;
     if identity.origin == Origin::Founding {
         if files.log.is_pristine() {
             let member = BasicNode::new(setup.peer_address.clone());
@@ -238,6 +244,7 @@ async fn start_raft(
         clock,
         granter: Mutex::new(Granter::default()),
         resigned: AtomicBool::new(false),
+        loyalty: Duration::from_millis(setup.election_ms.end),
         rounds: Rounds::default(),
         queue,
         batches: AtomicU64::new(0),
@@ -247,12 +254,12 @@ async fn start_raft(
     Ok((Arc::new(agent), queued))
 }
 
-fn raft_config() -> openraft::Config {
+fn raft_config(election_ms: &std::ops::Range<u64>) -> openraft::Config {
     openraft::Config {
         cluster_name: "walrus".into(),
         heartbeat_interval: HEARTBEAT_MS,
-        election_timeout_min: ELECTION_MS.start,
-        election_timeout_max: ELECTION_MS.end,
+        election_timeout_min: election_ms.start,
+        election_timeout_max: election_ms.end,
         install_snapshot_timeout: SNAPSHOT_PIECE_MS,
         snapshot_max_chunk_size: SNAPSHOT_PIECE_BYTES,
         // Both go by the size of the log: see `member::compact`.
@@ -268,7 +275,6 @@ fn spawn_tasks(
     incoming: mpsc::Receiver<crate::peer::control::Incoming>,
     join: Vec<String>,
 ) {
-    let patience = Duration::from_millis(2 * ELECTION_MS.end);
     tokio::spawn(leader::watch_leadership(Arc::clone(agent)));
     tokio::spawn(rounds::run(Arc::clone(agent)));
     tokio::spawn(leader::run_queue(Arc::clone(agent), queue));
@@ -279,8 +285,8 @@ fn spawn_tasks(
     tokio::spawn(Arc::clone(agent).hold_lease());
     tokio::spawn(member::register(Arc::clone(agent)));
     tokio::spawn(member::reconcile(Arc::clone(agent)));
-    tokio::spawn(member::watch_elections(Arc::clone(agent), patience));
-    tokio::spawn(succession::stand(Arc::clone(agent), Duration::from_millis(ELECTION_MS.end)));
+    tokio::spawn(member::watch_elections(Arc::clone(agent), 2 * agent.loyalty));
+    tokio::spawn(succession::stand(Arc::clone(agent)));
     tokio::spawn(member::compact(Arc::clone(agent)));
     tokio::spawn(member::introduce(Arc::clone(agent), join));
 }

@@ -24,9 +24,8 @@ const MARGIN: Duration = Duration::from_millis(20);
 /// Between the voters, so that they do not all stand at the same time.
 const APART: Duration = Duration::from_millis(50);
 
-/// Watches the connection to whoever leads. `loyalty`: how long voters refuse after they heard from
-/// a leader.
-pub(super) async fn stand(agent: Arc<Agent>, loyalty: Duration) {
+/// Watches the connection to whoever leads.
+pub(super) async fn stand(agent: Arc<Agent>) {
     let mut metrics = agent.raft.server_metrics();
     loop {
         let leader = metrics.borrow_and_update().current_leader.filter(|leader| *leader != agent.raft_id);
@@ -41,7 +40,7 @@ pub(super) async fn stand(agent: Arc<Agent>, loyalty: Duration) {
             () = lost => {}
         }
         let Some((leader, turn)) = leader.and_then(|leader| Some((leader, turn(&agent, leader)?))) else { continue };
-        sleep(loyalty + MARGIN + APART * turn).await;
+        sleep(agent.loyalty + MARGIN + APART * turn).await;
         let is_still_leader = agent.raft.server_metrics().borrow().current_leader == Some(leader);
         if is_still_leader && agent.peers.is_gone(node_of(leader)).await {
             tracing::info!(

@@ -1,6 +1,8 @@
 //! The broker from the outside: real TCP on a free port, one scenario a file. Where a scenario
 //! needs a process that can be killed, it runs the real binary.
 
+#[path = "../support/small_disk.rs"]
+mod small_disk;
 mod support;
 
 mod admin;

@@ -48,7 +48,7 @@ fn one_disk_after_the_other_is_replaced() {
 }
 
 #[test]
-fn a_wiped_first_node_started_alone_takes_no_writes_from_the_cluster() {
+fn a_wiped_first_node_started_without_join_is_called_back() {
     let mut cluster = Cluster::start(3);
     cluster.register("t", &[]);
     cluster.client(2).put("t", b"x").expect("PUT");
@@ -56,13 +56,41 @@ fn a_wiped_first_node_started_alone_takes_no_writes_from_the_cluster() {
     cluster.node_mut(1).wipe();
     // As the operator who has forgotten `--join`.
     cluster.node_mut(1).start(&[]);
-    std::thread::sleep(Duration::from_secs(3));
-    // Whether it refuses to start or serves a cluster of its own, the others never take it for theirs.
-    cluster.wait_ready(&[2, 3]);
-    let mut client = cluster.client(2);
-    eventually("the two others go on", || client.put("t", b"y").ok());
-    for (offset, record) in [(0, b"x"), (1, b"y")] {
-        let fetched = client.fetch("t", offset, 1, 1 << 20, Duration::ZERO).expect("FETCH");
-        assert_eq!(fetched.records.iter().collect::<Vec<_>>(), [record]);
+    cluster.wait_healthy();
+    assert_eq!(first_record(&cluster, 1), b"x");
+}
+
+#[test]
+fn a_wiped_first_node_that_reached_nobody_stops_for_good_once_it_is_called() {
+    let mut cluster = Cluster::start(3);
+    cluster.register("t", &[]);
+    cluster.client(1).put("t", b"x").expect("PUT");
+    cluster.ids().into_iter().for_each(|id| cluster.node_mut(id).kill());
+    cluster.node_mut(1).wipe();
+    // Nobody can tell it that it is not a new node, so it is one.
+    cluster.node_mut(1).start(&[]);
+    cluster.node_mut(1).wait_until_serving();
+    cluster.start_node(2);
+    cluster.start_node(3);
+    assert!(!cluster.node_mut(1).ends().success(), "it ends with an error when its cluster calls");
+    // What starts it again changes nothing, not even when nobody is there to call again.
+    for id in [2, 3] {
+        cluster.node_mut(id).kill();
     }
+    cluster.node_mut(1).start(&[]);
+    assert!(!cluster.node_mut(1).ends().success(), "it does not serve again from this directory");
+    // As its error says: an empty directory, and `--join`.
+    cluster.node_mut(1).wipe();
+    cluster.ids().into_iter().for_each(|id| cluster.start_node(id));
+    cluster.wait_healthy();
+    assert_eq!(first_record(&cluster, 1), b"x");
+}
+
+/// The first record of topic `t`, as soon as this node shows it.
+fn first_record(cluster: &Cluster, asked: u64) -> Vec<u8> {
+    let mut client = cluster.client(asked);
+    eventually("the first record is shown", || {
+        let fetched = client.fetch("t", 0, 1, 1 << 20, Duration::ZERO).ok()?;
+        fetched.records.iter().next().map(<[u8]>::to_vec)
+    })
 }

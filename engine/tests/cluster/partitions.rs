@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::cluster::Cluster;
-use crate::support::load::Load;
 use crate::support::network::Network;
+use crate::support::under_load::UnderLoad;
 
 /// Well past a lease and an election.
 const CUT_FOR: Duration = Duration::from_secs(4);
@@ -12,75 +12,45 @@ const CUT_FOR: Duration = Duration::from_secs(4);
 #[test]
 fn a_leader_cut_off_alone() {
     let Some(network) = Network::build(3) else { return };
-    let mut cluster = Cluster::start_on(&network, 3, &[]);
-    cluster.register("t", &[]);
-    let load = Load::start(&cluster, "t");
-    load.wait_acked(2_000);
-    let leader = cluster.leader(1, "t");
+    let mut under_load = UnderLoad::start(Cluster::start_on(&network, 3, &[]), &[]);
+    let leader = under_load.leader();
     network.isolate(leader);
-    let survivors = cluster.addresses().into_iter().filter(|(id, _)| *id != leader).collect();
-    let more = Load::start_on(survivors, "t");
-    more.wait_acked(1_000);
+    under_load.flows_without(leader);
     network.heal();
-    cluster.wait_healthy();
-    load.wait_acked(1_000);
-    let mut history = load.finish();
-    history.merge(more.finish());
-    cluster.judge("t", history);
+    under_load.recovers();
+    under_load.judge();
 }
 
 #[test]
 #[ignore = "long: each direction between each two nodes is lost in turn"]
 fn one_direction_is_lost() {
-    let Some(network) = Network::build(3) else { return };
-    let mut cluster = Cluster::start_on(&network, 3, &[]);
-    cluster.register("t", &["segment_entries=3000"]);
-    let load = Load::start(&cluster, "t");
-    for (from, to) in [(1, 2), (2, 1), (2, 3), (3, 2), (3, 1), (1, 3)] {
-        load.wait_acked(1_000);
+    cut_in_turn(&["segment_entries=3000"], [(1, 2), (2, 1), (2, 3), (3, 2), (3, 1), (1, 3)], |network, (from, to)| {
         network.cut(from, to);
-        std::thread::sleep(CUT_FOR);
-        network.heal();
-        cluster.wait_healthy();
-    }
-    load.wait_acked(1_000);
-    let history = load.finish();
-    cluster.judge("t", history);
+    });
 }
 
 #[test]
 #[ignore = "long: what each node sends is lost in turn, although it still hears the others"]
 fn a_node_that_hears_and_is_not_heard() {
-    let Some(network) = Network::build(3) else { return };
-    let mut cluster = Cluster::start_on(&network, 3, &[]);
-    cluster.register("t", &["segment_entries=3000"]);
-    let load = Load::start(&cluster, "t");
-    for mute in [1, 2, 3] {
-        load.wait_acked(1_000);
-        let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != mute).collect();
-        others.iter().for_each(|other| network.cut(mute, *other));
-        std::thread::sleep(CUT_FOR);
-        network.heal();
-        cluster.wait_healthy();
-    }
-    load.wait_acked(1_000);
-    let history = load.finish();
-    cluster.judge("t", history);
+    cut_in_turn(&["segment_entries=3000"], [1, 2, 3], |network, mute| {
+        [1, 2, 3].into_iter().filter(|other| *other != mute).for_each(|other| network.cut(mute, other));
+    });
 }
 
 #[test]
 #[ignore = "long: every node is alone for a while"]
 fn nobody_reaches_anybody() {
+    cut_in_turn(&[], [()], |network, ()| [1, 2, 3].into_iter().for_each(|id| network.isolate(id)));
+}
+
+/// Cuts three nodes' network in each turn, under load, and mends it again.
+fn cut_in_turn<T>(settings: &[&str], turns: impl IntoIterator<Item = T>, cut: impl Fn(&Network, T)) {
     let Some(network) = Network::build(3) else { return };
-    let mut cluster = Cluster::start_on(&network, 3, &[]);
-    cluster.register("t", &[]);
-    let load = Load::start(&cluster, "t");
-    load.wait_acked(1_000);
-    cluster.ids().iter().for_each(|id| network.isolate(*id));
-    std::thread::sleep(CUT_FOR);
-    network.heal();
-    cluster.wait_healthy();
-    load.wait_acked(1_000);
-    let history = load.finish();
-    cluster.judge("t", history);
+    let mut under_load = UnderLoad::start(Cluster::start_on(&network, 3, &[]), settings);
+    under_load.in_turn(turns, |_, turn| {
+        cut(&network, turn);
+        std::thread::sleep(CUT_FOR);
+        network.heal();
+    });
+    under_load.judge();
 }

@@ -1,5 +1,8 @@
 //! Three nodes form one group and agree, whatever stops and starts.
 
+use std::time::{Duration, Instant};
+
+use walrus_engine::metadata::Metadata;
 use walrus_engine::metadata::state::{Closing, Command, Outcome, Placement, SegmentAt};
 use walrus_engine::types::SegmentUid;
 
@@ -20,6 +23,20 @@ fn a_topic_created_on_any_node_is_the_same_on_all() {
         assert_eq!((segment.replicas.len(), segment.write_quorum), (3, 2));
         assert_eq!(segment.leader_run, group.nodes[&segment.leader].run_id());
     }
+}
+
+/// Followers that hear nothing wait for at least 3 + 3 seconds here: 3 in which they refuse everyone,
+/// and 3 of their own timeout. Whoever knows that the leader's process is gone stands after the first 3.
+#[test]
+fn a_voter_stands_at_once_when_the_leaders_process_is_gone() {
+    let mut group = Group::start_with_timeouts(3, 3000..3001);
+    let lost = group.leader();
+    let before = Instant::now();
+    group.stop_node(lost);
+    let other = |node: &Metadata| node.leader().is_some_and(|leader| leader != lost);
+    eventually("another node leads", || group.nodes.values().any(other));
+    let took = before.elapsed();
+    assert!(took < Duration::from_millis(5900), "an election timeout was waited for: {took:?}");
 }
 
 #[test]

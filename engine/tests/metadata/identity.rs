@@ -54,10 +54,16 @@ fn a_second_cluster_of_one_stops_when_the_first_one_calls() {
     group.start_node(2, &[]);
     group.start_node(3, &[2]);
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
-    let member = runtime.block_on(lone.claimed());
+    let MetadataError::Claimed { member, .. } = runtime.block_on(lone.claimed()) else { panic!("another error") };
     assert!([&group.addresses[&2], &group.addresses[&3]].contains(&&member), "{member}");
     assert!(!lone.lease().is_valid(), "it acknowledges nothing any more");
     assert!(group.nodes[&2].view(|state| !state.topics.contains_key("t")));
+    // Nor when it is started again and nobody is there any more to tell it.
+    for node_id in 1..=3 {
+        group.stop_node(node_id);
+    }
+    let again = open(group.setup(1, &[]));
+    assert!(matches!(again, Err(MetadataError::Claimed { member: by, .. }) if by == member));
 }
 
 #[test]

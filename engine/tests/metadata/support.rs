@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use walrus_engine::metadata::state::{Command, Outcome, Placement, State, TopicConfig};
-use walrus_engine::metadata::{Metadata, MetadataError, Setup};
+use walrus_engine::metadata::{ELECTION_MS, Metadata, MetadataError, Setup};
 use walrus_engine::peer::PeerListener;
 use walrus_engine::types::{AckPolicy, Tier};
 
@@ -23,17 +24,25 @@ pub struct Group {
     pub listeners: BTreeMap<u64, PeerListener>,
     /// Raised when a node comes with another disk.
     disks: BTreeMap<u64, u64>,
+    /// Election timeouts of nodes that are started.
+    election_ms: Range<u64>,
 }
 
 impl Group {
     /// A cluster of nodes 1 to `count`; node 1 founds it.
     pub fn start(count: u64) -> Self {
+        Self::start_with_timeouts(count, ELECTION_MS)
+    }
+
+    /// The same with other election timeouts.
+    pub fn start_with_timeouts(count: u64, election_ms: Range<u64>) -> Self {
         let mut group = Group {
             root: tempfile::tempdir().expect("temp dir"),
             addresses: BTreeMap::new(),
             nodes: BTreeMap::new(),
             listeners: BTreeMap::new(),
             disks: BTreeMap::new(),
+            election_ms,
         };
         group.start_node(1, &[]);
         for node_id in 2..=count {
@@ -64,6 +73,7 @@ impl Group {
             client_address: format!("client {node_id}"),
             join: join.iter().map(|node_id| self.addresses[node_id].clone()).collect(),
             address_is_known: false,
+            election_ms: self.election_ms.clone(),
         }
     }
 

@@ -12,4 +12,6 @@ mod letting_go;
 mod peer;
 mod repair;
 mod rotation;
+#[path = "../support/signal.rs"]
+mod signal;
 mod support;

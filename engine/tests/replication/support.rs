@@ -13,6 +13,8 @@ use tempfile::TempDir;
 use walrus_engine::client::{Client, ClientConfig, ClientError};
 use walrus_engine::protocol::TopicSettings;
 
+use crate::signal;
+
 /// Longest wait for anything; reached only by a test that fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -112,18 +114,9 @@ impl Cluster {
         self.spawn(node);
     }
 
-    /// Sends a signal to a node. After SIGSTOP it returns once all threads stand still: until then one
-    /// could still answer.
+    /// Sends a signal to a node.
     pub fn signal(&self, node: u64, signal: i32) {
-        let pid = self.nodes[&node].id();
-        // SAFETY: the child was started above and not waited for yet, so its id is its own.
-        assert_eq!(unsafe { libc::kill(pid.cast_signed(), signal) }, 0);
-        if signal == libc::SIGSTOP {
-            // SAFETY: all zeros are a value of this plain C structure.
-            let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-            // SAFETY: `info` has room for what the call fills in; it reports a stop only, and reaps nothing.
-            assert_eq!(unsafe { libc::waitid(libc::P_PID, pid, &raw mut info, libc::WSTOPPED) }, 0);
-        }
+        signal::send(&self.nodes[&node], signal);
     }
 
     pub fn running(&self) -> Vec<u64> {

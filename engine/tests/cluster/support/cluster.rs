@@ -47,8 +47,7 @@ impl Cluster {
 
     /// As [`Cluster::start`], with these flags for every node.
     pub fn start_with(count: u64, flags: &[&str]) -> Self {
-        let prefix = loopback_prefix();
-        let mut cluster = Self::prepare(count, flags, |id| format!("{prefix}.{id}"));
+        let mut cluster = Self::prepare_here(count, flags);
         cluster.start_all_fresh();
         cluster
     }
@@ -59,6 +58,12 @@ impl Cluster {
         cluster.nodes.iter_mut().for_each(|node| node.namespace = Some(network.namespace(node.id)));
         cluster.start_all_fresh();
         cluster
+    }
+
+    /// Nodes on loopback that are not started yet.
+    pub fn prepare_here(count: u64, flags: &[&str]) -> Self {
+        let prefix = loopback_prefix();
+        Self::prepare(count, flags, |id| format!("{prefix}.{id}"))
     }
 
     /// Nodes that are not started yet; `host` says where each will be.
@@ -131,13 +136,6 @@ impl Cluster {
                 healthy.is_some(),
                 "node {id} never became part of a healthy cluster of {voters:?}; it says {last:?}"
             );
-        }
-    }
-
-    /// Returns once these nodes take requests, whatever the others do.
-    pub fn wait_ready(&self, ids: &[u64]) {
-        for &id in ids {
-            eventually(&format!("node {id} is ready"), || is_ready(&self.node(id).metrics()?).then_some(()));
         }
     }
 

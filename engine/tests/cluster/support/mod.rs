@@ -6,6 +6,7 @@ pub mod history;
 pub mod load;
 pub mod network;
 pub mod process;
+pub mod under_load;
 
 use std::time::{Duration, Instant};
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use walrus_engine::client::{Client, ClientConfig};
 
 use super::eventually;
+use crate::signal;
 
 /// Every node has the same ports, each on a loopback address of its own.
 pub const CLIENT_PORT: u16 = 9091;
@@ -117,12 +118,17 @@ impl Node {
     /// SIGTERM, and waits until it has ended, which must be a success.
     pub fn stop(&mut self) {
         self.signal(libc::SIGTERM);
-        let id = self.id;
-        let status = eventually(&format!("node {id} stops"), || {
-            self.child.as_mut().expect("it runs").try_wait().expect("the child is ours")
-        });
+        let status = self.ends();
+        assert!(status.success(), "node {} stopped with {status}", self.id);
+    }
+
+    /// Waits, with patience, until it has ended by itself.
+    pub fn ends(&mut self) -> ExitStatus {
+        let what = format!("node {} ends", self.id);
+        let child = self.child.as_mut().expect("it runs");
+        let status = eventually(&what, || child.try_wait().expect("the child is ours"));
         self.child = None;
-        assert!(status.success(), "node {id} stopped with {status}");
+        status
     }
 
     /// Asks it to stop, and does not wait.
@@ -135,7 +141,7 @@ impl Node {
         self.child.take().expect("it runs").wait().expect("the child is ours")
     }
 
-    /// Stops it in its tracks, until [`Node::resume`].
+    /// Stops it in its tracks, until [`Node::resume`]: nothing moves any more when this returns.
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
     }
@@ -159,6 +165,11 @@ impl Node {
         serde_json::from_str(Client::with_config(config).ok()?.metrics().ok()?).ok()
     }
 
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// The end of its log, for a test that failed.
     pub fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
@@ -167,7 +178,8 @@ impl Node {
         format!("--- node {} ({}):\n{tail}\n", self.id, self.log().display())
     }
 
-    fn data_dir(&self) -> PathBuf {
+    /// Where it keeps its data.
+    pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
     }
 
@@ -176,9 +188,7 @@ impl Node {
     }
 
     fn signal(&self, signal: i32) {
-        let child = self.child.as_ref().expect("it runs");
-        // SAFETY: the child was started here and not waited for yet, so its id is its own.
-        assert_eq!(unsafe { libc::kill(child.id().cast_signed(), signal) }, 0, "node {} takes a signal", self.id);
+        signal::send(self.child.as_ref().expect("it runs"), signal);
     }
 }
 
