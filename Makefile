@@ -32,7 +32,7 @@ CLUSTER = python3 scripts/cluster.py --walrus $(TARGET)/release/walrus $(if $(PO
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build test test-sim sim test-tla test-drivers test-harness bench-all bench-tune bench-micro harness \
-  cluster-bootstrap cluster-status cluster-kill cluster-restart cluster-down cluster-test rollover-pause lint clean tlc tlc-small tlc-deep tlc-mutants
+  cluster-bootstrap cluster-status cluster-kill cluster-restart cluster-down cluster-test cluster-idle raft-entries rollover-pause lint clean tlc tlc-small tlc-deep tlc-mutants
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -86,6 +86,12 @@ cluster-down: ## end all nodes; the data stay
 
 cluster-test: build ## every scenario with real clusters, the long ones too (partitions need root)
 	$(PLAIN) test --release -p walrus-engine --test cluster -- --include-ignored --nocapture --test-threads=1
+
+cluster-idle: build ## what nodes cost that have nothing to do but 1,000 topics: CPU and memory
+	$(PLAIN) test --release -p walrus-engine --test cluster -- --ignored --nocapture a_thousand_idle_topics
+
+raft-entries: build ## how many Raft entries a million records cost
+	$(PLAIN) test --release -p walrus-engine --test cluster -- --ignored --nocapture a_million_records
 
 rollover-pause: build ## how long writers wait when a segment is full and the next node takes over
 	$(PLAIN) test --release -p walrus-engine --test cluster -- --ignored --nocapture the_pause_of_a_rollover

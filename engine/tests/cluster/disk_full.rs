@@ -8,7 +8,7 @@ use crate::support::under_load::UnderLoad;
 /// The node with the small disk.
 const SMALL: u64 = 3;
 /// Rollovers that fall into the time of the full disk, so that each node's turn to lead comes.
-const SEGMENTS: u64 = 7;
+const SEGMENTS: u64 = 12;
 
 #[test]
 fn a_node_whose_disk_is_full_holds_nobody_up() {

@@ -45,7 +45,7 @@ fn follow(mut client: Client, wait: Duration) {
 
 #[test]
 fn below_what_is_kept_every_node_says_so() {
-    let cluster = Cluster::start(3);
+    let cluster = Cluster::start_with(3, &["--monitor-check-ms", "100"]);
     cluster.register("t", &[SEGMENT, "retention_bytes=20000"]);
     let mut client = cluster.client(1);
     (0..100).for_each(|_| client.put("t", &[b'x'; 1000]).expect("PUT"));

@@ -1,12 +1,15 @@
 //! A network that can be cut: each node in a namespace of its own, all on one bridge.
 //!
 //! ```text
-//!            tests (on the bridge, 198.18.x.254)
+//!            tests (198.18.x.254)
 //!                        │
 //!        ════════════════╧════════════════ bridge
 //!          │            │             │
 //!     [node 1]      [node 2]      [node 3]      namespaces, 198.18.x.1 …
 //! ```
+//!
+//! The bridge has a namespace as well: a machine's own rules for what it forwards (Docker drops
+//! everything foreign) do not count there.
 //!
 //! A direction from one node to another is cut by a wrong hardware address for the other in the
 //! first one's neighbour table: packets leave, and nobody takes them. So connections stay open and
@@ -18,7 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Nobody has this hardware address.
 const NOWHERE: &str = "02:00:00:00:00:99";
 
-/// The bridge and the namespaces; they go when it is dropped.
+/// The namespaces; they go when it is dropped.
 pub struct Network {
     key: u32,
     nodes: u64,
@@ -78,20 +81,30 @@ impl Network {
         ip(&words)
     }
 
-    fn bridge(&self) -> String {
+    /// Namespace of the bridge.
+    fn middle(&self) -> String {
+        format!("walrus{}b", self.key)
+    }
+
+    /// The tests' own end of the cable to the bridge.
+    fn own_link(&self) -> String {
         format!("walrus{}", self.key)
     }
 
     fn set_up(&self) -> Result<(), String> {
-        let bridge = self.bridge();
-        ip(&["link", "add", &bridge, "type", "bridge"])?;
-        ip(&["addr", "add", &format!("{}/24", self.host(254)), "dev", &bridge])?;
-        ip(&["link", "set", &bridge, "up"])?;
+        let (middle, own_link) = (self.middle(), self.own_link());
+        ip(&["netns", "add", &middle])?;
+        ip(&["-n", &middle, "link", "add", "bridge", "type", "bridge"])?;
+        ip(&["-n", &middle, "link", "set", "bridge", "up"])?;
+        ip(&["link", "add", &own_link, "type", "veth", "peer", "name", "tests", "netns", &middle])?;
+        ip(&["-n", &middle, "link", "set", "tests", "master", "bridge", "up"])?;
+        ip(&["addr", "add", &format!("{}/24", self.host(254)), "dev", &own_link])?;
+        ip(&["link", "set", &own_link, "up"])?;
         for node in 1..=self.nodes {
-            let (namespace, outside) = (self.namespace(node), format!("{bridge}v{node}"));
+            let (namespace, port) = (self.namespace(node), format!("node{node}"));
             ip(&["netns", "add", &namespace])?;
-            ip(&["link", "add", &outside, "type", "veth", "peer", "name", "eth0", "netns", &namespace])?;
-            ip(&["link", "set", &outside, "master", &bridge, "up"])?;
+            ip(&["-n", &middle, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &namespace])?;
+            ip(&["-n", &middle, "link", "set", &port, "master", "bridge", "up"])?;
             ip(&["-n", &namespace, "addr", "add", &format!("{}/24", self.host(node)), "dev", "eth0"])?;
             ip(&["-n", &namespace, "link", "set", "eth0", "up"])?;
             ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
@@ -106,7 +119,8 @@ impl Drop for Network {
         for node in 1..=self.nodes {
             let _ = ip(&["netns", "del", &self.namespace(node)]);
         }
-        let _ = ip(&["link", "del", &self.bridge()]);
+        let _ = ip(&["link", "del", &self.own_link()]);
+        let _ = ip(&["netns", "del", &self.middle()]);
     }
 }
 
