@@ -64,16 +64,25 @@ pub fn warm_memory(dir: &Path, bytes: u64, file_bytes: u64) -> Result<(), RunErr
         blocks.push(vec![1; STEP]);
     }
     drop(blocks);
+    warm_page_cache(dir, file_bytes)?;
+    quiesce()
+}
+
+/// Writes and deletes a file of `bytes`, so that the page cache finds memory that was used a moment ago.
+///
+/// To be done right before a burst, too: a guest that reports its free pages (`page_reporting`) gives
+/// the host back within seconds what the run before has freed, and each page of it then costs a fault
+/// again. Memory of a process does not do in place of a file: the page cache takes other pages.
+pub fn warm_page_cache(dir: &Path, bytes: u64) -> Result<(), RunError> {
     let path = dir.join("warm-up");
     let mut file = File::create(&path)?;
     let chunk = vec![7u8; 1 << 20];
-    for _ in 0..file_bytes >> 20 {
+    for _ in 0..bytes >> 20 {
         check_stop()?;
         file.write_all(&chunk)?;
     }
     drop(file);
-    fs::remove_file(&path)?;
-    quiesce()
+    Ok(fs::remove_file(&path)?)
 }
 
 /// Writes everything out and waits until the device is quiet.

@@ -7,6 +7,8 @@
 //! Scenarios that take long are ignored by `cargo test`; `make cluster-test` runs all.
 #![cfg(target_os = "linux")]
 
+#[path = "../support/loopback.rs"]
+mod loopback;
 #[path = "../support/signal.rs"]
 mod signal;
 #[path = "../support/small_disk.rs"]

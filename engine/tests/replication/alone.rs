@@ -47,7 +47,7 @@ fn a_node_that_waits_to_be_let_in_can_be_stopped() {
     let mut cluster = Cluster::start(1, &[]);
     cluster.kill(1);
     // Its only contact is gone, so it waits; nothing listens for clients yet, the backlog takes them.
-    cluster.add(2);
+    cluster.spawn(2);
     eventually("it has tried", || cluster.log(2).contains("not joined yet"));
     cluster.terminate(2);
 }

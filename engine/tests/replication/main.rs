@@ -9,6 +9,8 @@ mod forwarded;
 mod late_leader;
 mod leaving;
 mod letting_go;
+#[path = "../support/loopback.rs"]
+mod loopback;
 mod peer;
 mod repair;
 mod rotation;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,23 +12,22 @@ use tempfile::TempDir;
 use walrus_engine::client::{Client, ClientConfig, ClientError};
 use walrus_engine::protocol::TopicSettings;
 
-use crate::signal;
+use crate::{loopback, signal};
 
 /// Longest wait for anything; reached only by a test that fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Every node has the same ports, each on a loopback address of its own.
+const CLIENT_PORT: u16 = 9091;
+const PEER_PORT: u16 = 6001;
 
 /// Brokers 1 to n. Stopped nodes keep their directories.
 pub struct Cluster {
     root: TempDir,
     nodes: BTreeMap<u64, Child>,
-    client_ports: BTreeMap<u64, u16>,
-    peer_ports: BTreeMap<u64, u16>,
+    /// The nodes' addresses but for the last number, which is that of the node.
+    prefix: String,
     flags: Vec<String>,
-}
-
-/// A port that is free now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Cluster {
@@ -37,8 +35,7 @@ impl Cluster {
         let mut cluster = Cluster {
             root: tempfile::tempdir().unwrap(),
             nodes: BTreeMap::new(),
-            client_ports: (1..=count).map(|node| (node, free_port())).collect(),
-            peer_ports: (1..=count).map(|node| (node, free_port())).collect(),
+            prefix: loopback::prefix(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
         };
         for node in 1..=count {
@@ -77,8 +74,8 @@ impl Cluster {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walrus"));
         command
             .args(["--node-id", &node.to_string()])
-            .args(["--client-port", &self.client_ports[&node].to_string()])
-            .args(["--raft-port", &self.peer_ports[&node].to_string()])
+            .args(["--client-host", &self.host(node), "--client-port", &CLIENT_PORT.to_string()])
+            .args(["--raft-host", &self.host(node), "--raft-port", &PEER_PORT.to_string()])
             .arg("--data-dir")
             .arg(self.dir(node))
             .args(&self.flags)
@@ -86,7 +83,7 @@ impl Cluster {
             .env("NO_COLOR", "1")
             .stderr(Stdio::from(log));
         if node != 1 {
-            command.args(["--join", &format!("127.0.0.1:{}", self.peer_ports[&1])]);
+            command.args(["--join", &self.peer_address(1)]);
         }
         self.nodes.insert(node, command.spawn().unwrap());
     }
@@ -107,13 +104,6 @@ impl Cluster {
         assert!(status.success(), "node {node} ended with {status}");
     }
 
-    /// Starts a node that was not there at the start.
-    pub fn add(&mut self, node: u64) {
-        self.client_ports.insert(node, free_port());
-        self.peer_ports.insert(node, free_port());
-        self.spawn(node);
-    }
-
     /// Sends a signal to a node.
     pub fn signal(&self, node: u64, signal: i32) {
         signal::send(&self.nodes[&node], signal);
@@ -123,13 +113,17 @@ impl Cluster {
         self.nodes.keys().copied().collect()
     }
 
+    fn host(&self, node: u64) -> String {
+        format!("{}.{node}", self.prefix)
+    }
+
     pub fn address(&self, node: u64) -> String {
-        format!("127.0.0.1:{}", self.client_ports[&node])
+        format!("{}:{CLIENT_PORT}", self.host(node))
     }
 
     /// Where other nodes reach a node.
     pub fn peer_address(&self, node: u64) -> String {
-        format!("127.0.0.1:{}", self.peer_ports[&node])
+        format!("{}:{PEER_PORT}", self.host(node))
     }
 
     fn try_client(&self, node: u64) -> Result<Client, ClientError> {
@@ -176,8 +170,8 @@ impl Drop for Cluster {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            for node in self.client_ports.keys() {
-                let log = self.log(*node);
+            // Also those that were killed; who never ran has no log.
+            for (node, log) in (1..10).map(|node| (node, self.log(node))).filter(|(_, log)| !log.is_empty()) {
                 let tail: Vec<&str> = log.lines().rev().take(60).collect();
                 eprintln!("--- node {node} ---");
                 tail.iter().rev().for_each(|line| eprintln!("{line}"));

@@ -1,6 +1,5 @@
 //! A cluster of processes on loopback, and what scenarios do with it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::history::{Answer, Fetch, History, decode, now};
 use super::network::Network;
 use super::process::Node;
 use super::{eventually, within_patience};
+use crate::loopback;
 
 /// Raft ids hold the generation above the node id.
 const NODE_ID_MASK: u64 = 0xffff;
@@ -62,7 +62,7 @@ impl Cluster {
 
     /// Nodes on loopback that are not started yet.
     pub fn prepare_here(count: u64, flags: &[&str]) -> Self {
-        let prefix = loopback_prefix();
+        let prefix = loopback::prefix();
         Self::prepare(count, flags, |id| format!("{prefix}.{id}"))
     }
 
@@ -257,12 +257,4 @@ fn voters_of(metrics: &Value) -> Vec<u64> {
     let mut voters: Vec<u64> = ids.iter().filter_map(|id| Some(id.as_u64()? & NODE_ID_MASK)).collect();
     voters.sort_unstable();
     voters
-}
-
-/// `127.x.y`, which no other cluster of this machine uses now: all of 127/8 is loopback on Linux, so
-/// that every cluster can have the same ports, before and after a restart.
-fn loopback_prefix() -> String {
-    static STARTED: AtomicU32 = AtomicU32::new(0);
-    let number = std::process::id().wrapping_mul(61).wrapping_add(STARTED.fetch_add(1, Ordering::Relaxed)) % 60_000;
-    format!("127.{}.{}", 10 + number / 256, number % 256)
 }
