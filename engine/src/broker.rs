@@ -345,7 +345,7 @@ impl Broker {
         let deadline = tokio::time::Instant::now() + wait;
         let patience = deadline + Duration::from_millis(self.config.write_wait_ms);
         loop {
-            let looked_at = topic.last_at();
+            let looked_at = topic.route_and_last();
             let read = reader::read(topic, offset, max_records, max_bytes).await;
             let at_tail = match &read {
                 Ok(read) => read.count == 0 && max_records > 0,
@@ -406,15 +406,10 @@ impl Broker {
             })
     }
 
-    /// Waits until this node may know more than when it looked at this segment: the chain has come in
-    /// step with the metadata, or the lease runs again.
-    async fn wait_for_tail(&self, topic: &Topic, looked_at: SegmentAt) {
-        let in_step = topic.wait_for(|chain| {
-            let last = chain.last();
-            let moved =
-                (last.number, last.epoch) != (looked_at.uid.number, looked_at.epoch) || chain.route() != Route::Here;
-            moved.then_some(())
-        });
+    /// Waits until this node may know more than when it looked at the chain: the chain has come in step
+    /// with the metadata, or the lease runs again.
+    async fn wait_for_tail(&self, topic: &Topic, looked_at: (Route, SegmentAt)) {
+        let in_step = topic.changed_since(looked_at);
         let leased = async {
             if self.lease.is_valid() {
                 std::future::pending::<()>().await;

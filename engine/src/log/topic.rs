@@ -196,7 +196,15 @@ impl Topic {
 
     /// Who does the work now, and the last segment.
     pub fn route_and_last(&self) -> (Route, SegmentAt) {
-        let chain = self.chain();
+        self.look_at(&self.chain())
+    }
+
+    /// Completes once [`Topic::route_and_last`] is something else than `seen`, also if it is already.
+    pub async fn changed_since(&self, seen: (Route, SegmentAt)) {
+        self.wait_for(|chain| (self.look_at(chain) != seen).then_some(())).await;
+    }
+
+    fn look_at(&self, chain: &Chain) -> (Route, SegmentAt) {
         let last = chain.last();
         let at = SegmentAt { uid: SegmentUid { topic_id: self.id, number: last.number }, epoch: last.epoch };
         (chain.route(), at)

@@ -157,14 +157,9 @@ impl<'a> Scattered<'a> {
     async fn wait_for_change(&self) {
         let mut unsettled = self.groups.iter().filter(|group| !group.rest.is_empty());
         let tried = unsettled.find_map(|group| Some((group.topic.as_ref().ok()?, group.tried?)));
-        let Some((topic, (route, at))) = tried else { return tokio::time::sleep(TRY_AGAIN).await };
-        let changed = topic.wait_for(|chain| {
-            let last = chain.last();
-            let same = last.number == at.uid.number && last.epoch == at.epoch && chain.route() == route;
-            (!same).then_some(())
-        });
+        let Some((topic, seen)) = tried else { return tokio::time::sleep(TRY_AGAIN).await };
         // Either way there is something to try.
-        let _ = tokio::time::timeout(TRY_AGAIN, changed).await;
+        let _ = tokio::time::timeout(TRY_AGAIN, topic.changed_since(seen)).await;
     }
 
     /// Adds what became of the records to the batch, group by group.

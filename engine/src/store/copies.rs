@@ -22,7 +22,8 @@ use super::appender;
 use super::batch::Batch;
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, DATA_START};
 use super::pool::{CHUNK_BYTES, lock};
-use super::segment::{Inner, State};
+use super::segment::Inner;
+use super::state::State;
 use super::{Observer, Recovered, Segment, SegmentSpec, Store, StoreError, recovery};
 #[cfg(feature = "sim")]
 use crate::sim::{

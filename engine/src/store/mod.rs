@@ -39,6 +39,7 @@ mod pool;
 mod reader;
 mod recovery;
 mod segment;
+mod state;
 #[cfg(feature = "sim")]
 mod tasks;
 #[cfg(not(feature = "sim"))]
@@ -63,7 +64,7 @@ use fences::Fences;
 use files::Files;
 use identity::Identity;
 use pool::{Pool, lock};
-use segment::State;
+use state::State;
 #[cfg(feature = "sim")]
 use tasks::{self as threads, self as bell};
 use threads::Threads;

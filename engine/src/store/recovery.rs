@@ -18,7 +18,8 @@ use super::format::{
 };
 use super::index::SparseIndex;
 use super::pool::lock;
-use super::segment::{Inner, Segment, State};
+use super::segment::{Inner, Segment};
+use super::state::State;
 use super::{Observer, Recovered, SegmentSpec, Shared, StoreError};
 use crate::types::{SegmentUid, Tier};
 

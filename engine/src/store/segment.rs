@@ -11,7 +11,6 @@
 //! readers: an [`Observer`] hears of every batch, and says through [`Segment::commit`] up to where
 //! enough copies hold the records. Without an observer the two are one.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -19,8 +18,8 @@ use std::task::{Context, Poll};
 use super::background::Task;
 use super::batch::Batch;
 use super::format::DATA_START;
-use super::index::SparseIndex;
-use super::pool::{CHUNK_BYTES, lock};
+use super::pool::lock;
+use super::state::State;
 use super::waiters::{Waiters, block_on};
 use super::{Appended, Observer, ReadBatch, SegmentSpec, Shared, StoreError, Take, appender, reader};
 use crate::types::Tier;
@@ -41,49 +40,6 @@ pub(super) struct Inner {
     committed: AtomicU64,
     pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) waiters: Waiters,
-}
-
-/// Everything that changes, under the segment's short lock: held for copies and bookkeeping,
-/// never for I/O.
-#[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; together they are no state machine")]
-pub(super) struct State {
-    /// Batches that are not being written yet; only the last one takes records.
-    pub(super) pending: VecDeque<Batch>,
-    pub(super) pending_bytes: u64,
-    pub(super) next_index: u64,
-    /// In the queue for a writer.
-    pub(super) queued: bool,
-    /// One batch is being written; never two of a segment at once.
-    pub(super) in_flight: bool,
-    /// File position after the last durable batch.
-    pub(super) durable_position: u64,
-    pub(super) index: SparseIndex,
-    /// Is `index` (and `durable_position`) filled in? False for sealed segments until a read.
-    pub(super) loaded: bool,
-    pub(super) closed: bool,
-    pub(super) failure: Option<StoreError>,
-    pub(super) sealed_count: Option<u64>,
-    /// The file exists with its header; space is reserved up to here.
-    pub(super) reserved_end: u64,
-    /// Writeback was started up to here.
-    pub(super) writeback_position: u64,
-    /// The current half of the journal holds batches of it.
-    pub(super) journaled: bool,
-    /// Index ranges that recovery found damaged.
-    pub(super) damaged: Vec<std::ops::Range<u64>>,
-    /// On the background thread's list of segments to flush.
-    pub(super) dirty: bool,
-    /// Appends of an older epoch than this are refused.
-    pub(super) promised: u64,
-    /// Index and footer are being written, or are there.
-    pub(super) finishing: bool,
-    /// They are there, flushed.
-    pub(super) finished: bool,
-    /// It is on record that this node has a copy.
-    pub(super) known: bool,
-    /// Whoever waits for the commit of a record below this is told that its outcome is not known.
-    pub(super) undecided_below: u64,
 }
 
 impl Segment {
@@ -374,47 +330,6 @@ impl Segment {
                 over.then_some(())
             })
             .await;
-    }
-}
-
-impl State {
-    /// Is the first batch so large that whoever appends should write it, and nobody writing?
-    fn is_grown(&self, tier: Tier) -> bool {
-        let large = |batch: &Batch| batch.total_bytes() >= appender::WRITE_HERE_BYTES_MIN;
-        tier == Tier::PageCache && !self.in_flight && self.pending.front().is_some_and(large)
-    }
-
-    /// Is there something to write, and nobody on the way to do it?
-    pub(super) fn wants_writer(&self) -> bool {
-        !self.pending.is_empty() && !self.queued && !self.in_flight
-    }
-
-    /// Copies `records` into the last pending batch or a new one.
-    fn copy_in(&mut self, records: &[&[u8]], tier: Tier, shared: &Shared) -> Result<(), StoreError> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let bytes = Batch::size_of(records);
-        if bytes.div_ceil(CHUNK_BYTES) >= shared.pool.max_request() {
-            return Err(StoreError::TooLarge { bytes, limit: shared.pool.max_request() * CHUNK_BYTES });
-        }
-        let fits = self.pending.back().is_some_and(|batch| !batch.is_raw() && batch.has_room(bytes, tier));
-        let mut fresh = (!fits).then(|| Batch::new(self.next_index, &shared.pool));
-        let batch = match &mut fresh {
-            Some(batch) => batch,
-            None => self.pending.back_mut().ok_or(StoreError::Closed)?,
-        };
-        let before = if fits { batch.total_bytes() } else { 0 };
-        if !batch.reserve(bytes) {
-            return Err(StoreError::PoolEmpty);
-        }
-        for record in records {
-            batch.push(record);
-        }
-        self.pending_bytes += (batch.total_bytes() - before) as u64;
-        self.next_index += records.len() as u64;
-        self.pending.extend(fresh);
-        Ok(())
     }
 }
 

@@ -1,0 +1,36 @@
+//! When segments get their files.
+
+use super::*;
+
+pub fn a_file_made_ahead_takes_appends_that_come_meanwhile(config: StoreConfig) {
+    let store = Store::open(config.clone()).unwrap();
+    let exists = |topic_id| store.running.shared.files.path(spec(topic_id, Tier::PageCache).uid).exists();
+    for topic_id in 0..50 {
+        let segment = store.create(spec(topic_id, Tier::PageCache));
+        assert!(!exists(topic_id));
+        std::thread::scope(|scope| {
+            scope.spawn(|| segment.make_file_ahead());
+            append_durably(&segment, 0..20);
+        });
+        append_durably(&segment, 20..40);
+        segment.make_file_ahead();
+        expect(&segment, 0..40);
+    }
+    let empty = store.create(spec(100, Tier::PageCache));
+    empty.make_file_ahead();
+    assert!(exists(100));
+    let synced = store.create(spec(101, Tier::Synced));
+    synced.make_file_ahead();
+    assert!(!exists(101), "its creation would have to be flushed");
+    let closed = store.create(spec(102, Tier::PageCache));
+    closed.abandon();
+    closed.make_file_ahead();
+    assert!(!exists(102), "it may have been removed already");
+    crash(store);
+    let store = Store::open(config).unwrap();
+    let (_, recovered) = store.recover(spec(100, Tier::PageCache)).unwrap();
+    assert_eq!(recovered.count, 0);
+    let (recovered, found) = store.recover(spec(7, Tier::PageCache)).unwrap();
+    assert_eq!(found.count, 40);
+    expect(&recovered, 0..40);
+}
