@@ -298,7 +298,8 @@ fn make_place(segment: &Arc<Inner>, end: u64, reserved_end: u64) -> io::Result<A
 }
 
 /// Makes the file of a segment that has none yet, so that its first write need not. A write that
-/// comes meanwhile waits for it.
+/// comes meanwhile waits for it. If it cannot be made, the first write tries again: until then nothing
+/// is lost, and a full disk may have space by then.
 pub(super) fn make_file_ahead(segment: &Arc<Inner>) {
     {
         let mut state = lock(&segment.state);
@@ -308,7 +309,7 @@ pub(super) fn make_file_ahead(segment: &Arc<Inner>) {
         state.in_flight = true;
     }
     if let Err(error) = create_file(segment) {
-        return segment.fail(&error, "making the file");
+        tracing::debug!(segment = %segment.spec.uid, %error, "the file cannot be made ahead");
     }
     if segment.let_others_write() {
         segment.hand_over();

@@ -133,6 +133,7 @@ on_every_backend!(
     synced_small_and_large_batches_are_read_back,
     an_append_is_atomic_or_takes_what_fits,
     a_file_made_ahead_takes_appends_that_come_meanwhile,
+    a_file_that_cannot_be_made_ahead_is_made_by_the_first_write,
     limits_close_the_segment,
     a_clean_restart_loses_nothing,
     a_crash_of_the_process_loses_nothing_acknowledged,

@@ -34,3 +34,14 @@ pub fn a_file_made_ahead_takes_appends_that_come_meanwhile(config: StoreConfig) 
     assert_eq!(found.count, 40);
     expect(&recovered, 0..40);
 }
+
+pub fn a_file_that_cannot_be_made_ahead_is_made_by_the_first_write(config: StoreConfig) {
+    let disk = Arc::new(FaultDisk::default());
+    let store = Store::open_on(config, Arc::clone(&disk) as Arc<dyn Disk>).unwrap();
+    let segment = store.create(spec(1, Tier::PageCache));
+    disk.set(Fault::Write { errno: libc::ENOSPC, after_bytes: 10 });
+    segment.make_file_ahead();
+    disk.set(Fault::None);
+    append_durably(&segment, 0..20);
+    expect(&segment, 0..20);
+}
