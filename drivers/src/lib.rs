@@ -12,6 +12,7 @@
 pub mod kafka;
 pub mod not_built;
 pub mod null;
+pub mod ports;
 pub mod process;
 #[cfg(target_os = "linux")]
 pub mod raw;

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -145,14 +144,6 @@ impl Drop for ChildProcess {
         // Nobody is left to hear of a failure; the child dies with this process at the latest.
         let _ = self.stop(Self::STOP_GRACE);
     }
-}
-
-/// A loopback port that was free a moment ago.
-pub fn free_port() -> Result<u16, DriverError> {
-    TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|source| io_error("looking for a free port", source))
 }
 
 /// Shorthand for an I/O error with what was attempted.

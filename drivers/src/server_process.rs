@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use walrus_engine::client::{Client, ClientConfig};
 
-use crate::process::{ChildProcess, Launch, free_port};
+use crate::ports::free_port;
+use crate::process::{ChildProcess, Launch};
 use crate::{DriverError, Server};
 
 /// A start includes recovery of what an earlier run left.

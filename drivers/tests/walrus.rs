@@ -102,7 +102,7 @@ fn raw_server_answers_every_frame(synced: bool) {
     use walrus_drivers::raw::server::{RawNetworked, RawServerConfig, run};
 
     let dir = tempfile::tempdir().unwrap();
-    let port = walrus_drivers::process::free_port().unwrap();
+    let port = walrus_drivers::ports::free_port().unwrap();
     let config = RawServerConfig { data_dir: dir.path().to_owned(), port, synced, read_bytes: 1 << 20 };
     std::thread::spawn(move || run(&config));
     let mut setup = common::setup(dir.path(), &["put"]);

@@ -11,7 +11,8 @@ use rdkafka::types::RDKafkaType;
 
 use super::settings::Settings;
 use super::{STOP_GRACE, libs};
-use crate::process::{ChildProcess, Launch, free_port, io_error};
+use crate::ports::free_ports;
+use crate::process::{ChildProcess, Launch, io_error};
 use crate::{DriverError, Server, Setup};
 
 /// Brokers and controllers on loopback, both in one process each, as KRaft allows.
@@ -41,9 +42,10 @@ impl Broker {
     pub(super) fn start(setup: &Setup) -> Result<Broker, DriverError> {
         let settings = Settings::new(setup)?;
         let first_port = settings.port()?;
-        let ports = (0..setup.nodes).map(|index| {
-            let client = first_port.map_or_else(free_port, |port| claim(port + index as u16))?;
-            Ok(Ports { client, controller: free_port()? })
+        let free = free_ports(2 * setup.nodes as usize)?;
+        let ports = free.chunks_exact(2).enumerate().map(|(index, pair)| {
+            let client = first_port.map_or(Ok(pair[0]), |port| claim(port + index as u16))?;
+            Ok(Ports { client, controller: pair[1] })
         });
         let ports: Vec<Ports> = ports.collect::<Result<_, DriverError>>()?;
         let cluster_id = cluster_id()?;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use walrus_engine::client::{Client, ClientConfig};
 
 use super::server;
-use crate::process::{ChildProcess, Launch, free_port};
+use crate::ports::free_ports;
+use crate::process::{ChildProcess, Launch};
 use crate::server_process::spawn;
 use crate::{DriverError, Server, Setup};
 
@@ -34,8 +35,8 @@ struct Node {
 impl Cluster {
     /// Starts the first node, which begins the cluster, then those that join it.
     pub(super) fn start(setup: &Setup) -> Result<Cluster, DriverError> {
-        let ports = (0..setup.nodes).map(|_| Ok((free_port()?, free_port()?)));
-        let ports: Vec<(u16, u16)> = ports.collect::<Result<_, DriverError>>()?;
+        let free = free_ports(2 * setup.nodes as usize)?;
+        let ports: Vec<(u16, u16)> = free.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
         let mut nodes = Vec::new();
         for (node_id, (client_port, peer_port)) in (1..).zip(&ports) {
             let others = ports.iter().filter(|(_, port)| port != peer_port);
