@@ -7,7 +7,8 @@ use super::topic::{Topic, Writing};
 use crate::broker::Broker;
 use crate::error::Refusal;
 use crate::metadata::state::SegmentAt;
-use crate::store::{Segment, StoreError, Take};
+use crate::protocol::Records;
+use crate::store::{Appended, Segment, StoreError, Take};
 
 /// Records that have their indices; acknowledge them once they are committed.
 pub struct Accepted {
@@ -48,7 +49,14 @@ pub fn try_append(
     take: Take,
 ) -> Result<Accepted, Blocked> {
     let (segment, base_offset) = open_segment(topic)?;
-    append_to(broker, topic, segment, base_offset, records, take)
+    append_to(broker, topic, segment, base_offset, |segment| segment.try_append(records, take))
+}
+
+/// As [`try_append`], of a list, all or none.
+pub fn try_append_list(broker: &Arc<Broker>, topic: &Arc<Topic>, list: Records<'_>) -> Result<Accepted, Blocked> {
+    let (segment, base_offset) = open_segment(topic)?;
+    // A list on the wire has the form of a batch's records.
+    append_to(broker, topic, segment, base_offset, |segment| segment.try_append_list(list.as_bytes(), list.len()))
 }
 
 /// As [`try_append`], to that segment in that epoch and to no other.
@@ -64,7 +72,7 @@ pub fn try_append_in(
     if (SegmentAt { uid: spec.uid, epoch: spec.epoch }) != at {
         return Err(Blocked::OtherSegment);
     }
-    append_to(broker, topic, segment, base_offset, records, take)
+    append_to(broker, topic, segment, base_offset, |segment| segment.try_append(records, take))
 }
 
 /// The segment that takes appends here, and the offset of its first record.
@@ -85,13 +93,12 @@ fn append_to(
     topic: &Arc<Topic>,
     segment: Segment,
     base_offset: u64,
-    records: &[&[u8]],
-    take: Take,
+    append: impl FnOnce(&Segment) -> Result<Appended, StoreError>,
 ) -> Result<Accepted, Blocked> {
     if !broker.lease.is_valid() {
         return Err(Blocked::NoLease);
     }
-    match segment.try_append(records, take) {
+    match append(&segment) {
         Ok(appended) => {
             if appended.full {
                 rollover::start(broker, topic, &segment, None);

@@ -13,7 +13,7 @@ use crate::log::acks::Batch;
 use crate::log::rollover;
 use crate::log::topic::Topic;
 use crate::log::topics;
-use crate::log::writer::{Blocked, try_append};
+use crate::log::writer::{Blocked, try_append, try_append_list};
 use crate::protocol::{ErrorCode, Records, TopicSettings};
 use crate::store::Take;
 
@@ -158,7 +158,6 @@ impl Connection {
 
     /// `APPEND`: one batch, all or none.
     pub(super) async fn append(&mut self, name: &str, records: Records<'_>) -> Result<(), Close> {
-        let slices: Vec<&[u8]> = records.iter().collect();
         self.gathered.appends += 1;
         loop {
             let Some(topic) = self.broker.topics.get(name) else {
@@ -170,13 +169,13 @@ impl Connection {
                     }
                 }
             };
-            match try_append(&self.broker, &topic, &slices, Take::AllOrNone) {
+            match try_append_list(&self.broker, &topic, records) {
                 Ok(accepted) => {
                     self.broker.counters.records_in.fetch_add(accepted.count, Ordering::Relaxed);
                     self.acks.push_append(&topic, accepted);
                     return Ok(());
                 }
-                Err(Blocked::Elsewhere(_)) => return Box::pin(self.append_elsewhere(&topic, &slices)).await,
+                Err(Blocked::Elsewhere(_)) => return Box::pin(self.append_elsewhere(&topic, records)).await,
                 Err(blocked) => {
                     if let Err(refusal) = self.unblock(&topic, blocked).await? {
                         self.acks.push_refusal(refusal);
@@ -188,12 +187,13 @@ impl Connection {
     }
 
     /// An `APPEND` that another node stores, all or none.
-    async fn append_elsewhere(&mut self, topic: &Arc<Topic>, records: &[&[u8]]) -> Result<(), Close> {
+    async fn append_elsewhere(&mut self, topic: &Arc<Topic>, records: Records<'_>) -> Result<(), Close> {
+        let slices: Vec<&[u8]> = records.iter().collect();
         let mut scattered = Scattered::new(Duration::from_millis(self.broker.config.write_wait_ms));
-        scattered.add_whole(topic, records);
+        scattered.add_whole(topic, &slices);
         let broker = Arc::clone(&self.broker);
         self.settling(Box::pin(scattered.store(&broker))).await?;
-        self.broker.counters.records_in.fetch_add(records.len() as u64, Ordering::Relaxed);
+        self.broker.counters.records_in.fetch_add(records.len(), Ordering::Relaxed);
         match scattered.into_append(&mut self.acks) {
             Ok(()) => {}
             Err(refusal) => self.acks.push_refusal(refusal),

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -207,12 +208,7 @@ pub(super) fn prepare(segment: Arc<Inner>) -> Option<Write> {
 /// there is none, or another thread is writing. Page-cache tier only: a flush is worth sharing.
 pub(super) fn write_here(segment: &Arc<Inner>) -> bool {
     let Some(write) = prepare(Arc::clone(segment)) else { return false };
-    let (began, slept) = (Instant::now(), disk::times_slept());
-    let result = write.run();
-    // A thread that was merely preempted did not sleep. (In the simulation real time does not count.)
-    if !cfg!(feature = "sim") && began.elapsed() > SLOW_WRITE && disk::times_slept() > slept {
-        write.segment.shared.slow_writes.note();
-    }
+    let result = segment.shared.slow_writes.watch(|| write.run());
     complete(write, result);
     true
 }
@@ -256,6 +252,17 @@ impl SlowWrites {
         SlowWrites { start: Instant::now(), until_ms: AtomicU64::new(0) }
     }
 
+    /// Does a write into the page cache, and notes it if the kernel held it back.
+    pub(super) fn watch<T>(&self, write: impl FnOnce() -> T) -> T {
+        let (began, slept) = (Instant::now(), disk::times_slept());
+        let done = write();
+        // A thread that was merely preempted did not sleep. (In the simulation real time does not count.)
+        if !cfg!(feature = "sim") && began.elapsed() > SLOW_WRITE && disk::times_slept() > slept {
+            self.note();
+        }
+        done
+    }
+
     fn note(&self) {
         let until = self.start.elapsed() + SLOW_TIME;
         self.until_ms.store(until.as_millis() as u64, Ordering::Relaxed);
@@ -274,7 +281,7 @@ impl SlowWrites {
 }
 
 /// The segment's file, made if this is its first write, with space reserved up to `end`.
-fn make_place(segment: &Arc<Inner>, end: u64, reserved_end: u64) -> io::Result<Arc<File>> {
+pub(super) fn make_place(segment: &Arc<Inner>, end: u64, reserved_end: u64) -> io::Result<Arc<File>> {
     let shared = &segment.shared;
     let uid = segment.spec.uid;
     if end <= reserved_end {
@@ -338,21 +345,28 @@ fn create_file(segment: &Arc<Inner>) -> io::Result<Arc<File>> {
 /// The write returned (and, in the synced tier, was flushed, in place or in the journal).
 pub(super) fn complete(write: Write, result: io::Result<()>) {
     let Write { segment, batch, position, .. } = write;
-    let (bytes, base, end) = (batch.total_bytes() as u64, batch.base_index, batch.end_index());
+    let (bytes, records) = (batch.total_bytes() as u64, batch.base_index..batch.end_index());
     let raw = batch.is_raw();
     drop(batch);
     if let Err(error) = result {
         segment.fail(&error, "writing");
         return;
     }
-    let more = segment.advance(bytes, base, end);
-    start_writeback(&segment, position + bytes, bytes);
+    let more = written(&segment, position, bytes, records);
     if more && raw {
         // Nobody waits here for what another node has sent.
         segment.shared.queue.push(segment.clone());
     } else if more {
         segment.hand_over();
     }
+}
+
+/// These records lie in the file: moves the watermark, and keeps dirty pages few. Returns whether the
+/// segment must be queued again.
+pub(super) fn written(segment: &Arc<Inner>, position: u64, bytes: u64, records: Range<u64>) -> bool {
+    let more = segment.advance(bytes, records.start, records.end);
+    start_writeback(segment, position + bytes, bytes);
+    more
 }
 
 /// Keeps dirty pages few: hands what lags behind to the device, some megabytes at a time, without

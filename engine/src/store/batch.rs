@@ -88,9 +88,10 @@ impl Batch {
         self.count += 1;
     }
 
-    /// Copies a whole batch as it lies; space was reserved.
-    pub(super) fn push_raw(&mut self, batch: &[u8], count: u32) {
-        self.copy(batch);
+    /// Copies what is encoded already: records with their lengths, or, into a raw one, a whole batch.
+    /// Space was reserved.
+    pub(super) fn push_encoded(&mut self, bytes: &[u8], count: u32) {
+        self.copy(bytes);
         self.count += count;
     }
 

@@ -125,13 +125,21 @@ macro_rules! on_every_backend {
 
 mod copies;
 mod files;
+mod lists;
 use copies::*;
 use files::*;
+use lists::*;
 
 on_every_backend!(
     appended_records_are_read_back,
     synced_small_and_large_batches_are_read_back,
     an_append_is_atomic_or_takes_what_fits,
+    lists_and_records_follow_one_another,
+    a_large_list_is_in_the_kernel_when_the_append_returns,
+    lists_of_many_writers_are_dense_and_in_their_order,
+    other_nodes_are_told_of_lists_too,
+    lists_fill_a_segment_and_end_it,
+    a_list_that_cannot_be_written_ends_the_segment,
     a_file_made_ahead_takes_appends_that_come_meanwhile,
     a_file_that_cannot_be_made_ahead_is_made_by_the_first_write,
     limits_close_the_segment,

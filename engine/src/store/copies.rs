@@ -459,7 +459,7 @@ impl State {
         if !batch.reserve(bytes.len()) {
             return Err(StoreError::PoolEmpty);
         }
-        batch.push_raw(bytes, (end_index - base_index) as u32);
+        batch.push_encoded(bytes, (end_index - base_index) as u32);
         self.pending_bytes += bytes.len() as u64;
         self.next_index = end_index;
         self.pending.extend(fresh);

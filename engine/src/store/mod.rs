@@ -27,6 +27,7 @@ mod blocking;
 #[cfg(test)]
 mod conformance;
 mod copies;
+mod direct;
 pub mod disk;
 pub mod fault;
 mod fences;

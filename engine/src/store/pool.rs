@@ -5,6 +5,7 @@
 
 use std::sync::Mutex;
 
+use super::StoreError;
 use super::waiters::Waiters;
 
 /// Bytes of one chunk. Small enough that a thousand busy topics fit in the default pool, large
@@ -41,6 +42,15 @@ impl Pool {
     /// Largest number of chunks that one append may ask for.
     pub fn max_request(&self) -> usize {
         self.total / 2
+    }
+
+    /// Is one append of so many bytes more than the pool may lend?
+    pub fn check_size(&self, bytes: usize) -> Result<(), StoreError> {
+        let limit = self.max_request();
+        if bytes.div_ceil(CHUNK_BYTES) < limit {
+            return Ok(());
+        }
+        Err(StoreError::TooLarge { bytes, limit: limit * CHUNK_BYTES })
     }
 
     /// Moves `count` chunks into `into`, or none and false.

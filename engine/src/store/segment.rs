@@ -12,16 +12,15 @@
 //! enough copies hold the records. Without an observer the two are one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use super::background::Task;
 use super::batch::Batch;
-use super::format::DATA_START;
 use super::pool::lock;
-use super::state::State;
+use super::state::{Incoming, State};
 use super::waiters::{Waiters, block_on};
-use super::{Appended, Observer, ReadBatch, SegmentSpec, Shared, StoreError, Take, appender, reader};
+use super::{Appended, Observer, ReadBatch, SegmentSpec, Shared, StoreError, Take, appender, direct, reader};
 use crate::types::Tier;
 
 /// A handle to one segment. Cheap to clone.
@@ -85,38 +84,27 @@ impl Segment {
     /// first waits for a record in it. A caller that will not wait calls [`Segment::kick`].
     pub fn try_append(&self, records: &[&[u8]], take: Take) -> Result<Appended, StoreError> {
         let inner = &self.inner;
-        let mut state = lock(&inner.state);
-        if let Some(failure) = &state.failure {
-            return Err(failure.clone());
-        }
-        if state.closed || state.promised > inner.spec.epoch {
-            return Err(StoreError::Closed);
-        }
+        let state = inner.lock_open()?;
         let room = inner.spec.segment_entries.saturating_sub(state.next_index);
         let records = match take {
             Take::AllOrNone => records,
             Take::UpToLimit => &records[..records.len().min(usize::try_from(room).unwrap_or(usize::MAX))],
         };
-        let first_index = state.next_index;
-        if let Err(error) = state.copy_in(records, inner.spec.tier, &inner.shared) {
-            drop(state);
-            // What fills the pool may belong to nobody who waits.
-            inner.shared.queue.kick();
-            return Err(error);
+        inner.copy_in(state, Incoming::Records(records))
+    }
+
+    /// As [`Segment::try_append`], all or none, of `count` records that have the form of a batch's
+    /// records already (see [`super::format`]), which the caller has checked.
+    ///
+    /// Page-cache tier: a large list is written at once, from where it lies.
+    pub fn try_append_list(&self, list: &[u8], count: u64) -> Result<Appended, StoreError> {
+        let inner = &self.inner;
+        let state = inner.lock_open()?;
+        if inner.may_write_directly(&state, list.len()) {
+            inner.shared.pool.check_size(list.len())?;
+            return Ok(direct::write(inner, state, list, count));
         }
-        let file_bytes = state.durable_position.max(DATA_START) + state.pending_bytes;
-        let full = state.next_index >= inner.spec.segment_entries || file_bytes >= inner.spec.segment_bytes;
-        state.closed = full;
-        let here = state.is_grown(inner.spec.tier) && !inner.shared.slow_writes.now();
-        let wake_writer = !here && state.wants_writer();
-        state.queued |= wake_writer;
-        drop(state);
-        if here {
-            appender::write_here(inner);
-        } else if wake_writer {
-            inner.hand_over();
-        }
-        Ok(Appended { first_index, count: records.len() as u64, full })
+        inner.copy_in(state, Incoming::List { bytes: list, count })
     }
 
     /// As [`Segment::try_append`], blocking while the pool is empty.
@@ -334,6 +322,55 @@ impl Segment {
 }
 
 impl Inner {
+    /// The state, if appends are taken.
+    fn lock_open(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = lock(&self.state);
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        if state.closed || state.promised > self.spec.epoch {
+            return Err(StoreError::Closed);
+        }
+        Ok(state)
+    }
+
+    /// Copies what comes into the active batch, and sees to it that it is written in time.
+    fn copy_in(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        incoming: Incoming<'_>,
+    ) -> Result<Appended, StoreError> {
+        let first_index = state.next_index;
+        if let Err(error) = state.copy_in(incoming, self.spec.tier, &self.shared) {
+            drop(state);
+            // What fills the pool may belong to nobody who waits.
+            self.shared.queue.kick();
+            return Err(error);
+        }
+        let full = state.close_if_full(&self.spec);
+        let here = state.is_grown(self.spec.tier) && !self.shared.slow_writes.now();
+        let wake_writer = !here && state.wants_writer();
+        state.queued |= wake_writer;
+        drop(state);
+        if here {
+            appender::write_here(self);
+        } else if wake_writer {
+            self.hand_over();
+        }
+        Ok(Appended { first_index, count: incoming.count(), full })
+    }
+
+    /// May a list of so many bytes go to the file from where it lies? Only if nothing is before it,
+    /// if no other node wants to have it too, and if it is worth a write of its own.
+    fn may_write_directly(&self, state: &State, bytes: usize) -> bool {
+        bytes >= direct::BYTES_MIN
+            && self.spec.tier == Tier::PageCache
+            && self.observer.is_none()
+            && !state.in_flight
+            && state.pending.is_empty()
+            && !self.shared.slow_writes.now()
+    }
+
     /// Something is pending and marked queued: in the page-cache tier whoever waits for it writes it,
     /// with no change of threads; a flush is left to the store's threads at once, to be shared.
     pub(super) fn hand_over(self: &Arc<Self>) {

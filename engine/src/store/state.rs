@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use super::batch::Batch;
+use super::format::DATA_START;
 use super::index::SparseIndex;
-use super::pool::CHUNK_BYTES;
-use super::{Shared, StoreError, appender};
+use super::{SegmentSpec, Shared, StoreError, appender};
 use crate::types::Tier;
 
 /// Everything that changes, under the segment's short lock: held for copies and bookkeeping,
@@ -63,15 +63,20 @@ impl State {
         !self.pending.is_empty() && !self.queued && !self.in_flight
     }
 
-    /// Copies `records` into the last pending batch or a new one.
-    pub(super) fn copy_in(&mut self, records: &[&[u8]], tier: Tier, shared: &Shared) -> Result<(), StoreError> {
-        if records.is_empty() {
+    /// Closes the segment if it has reached a limit; says whether it has.
+    pub(super) fn close_if_full(&mut self, spec: &SegmentSpec) -> bool {
+        let file_bytes = self.durable_position.max(DATA_START) + self.pending_bytes;
+        self.closed = self.next_index >= spec.segment_entries || file_bytes >= spec.segment_bytes;
+        self.closed
+    }
+
+    /// Copies what comes into the last pending batch or a new one.
+    pub(super) fn copy_in(&mut self, incoming: Incoming<'_>, tier: Tier, shared: &Shared) -> Result<(), StoreError> {
+        if incoming.count() == 0 {
             return Ok(());
         }
-        let bytes = Batch::size_of(records);
-        if bytes.div_ceil(CHUNK_BYTES) >= shared.pool.max_request() {
-            return Err(StoreError::TooLarge { bytes, limit: shared.pool.max_request() * CHUNK_BYTES });
-        }
+        let bytes = incoming.bytes();
+        shared.pool.check_size(bytes)?;
         let fits = self.pending.back().is_some_and(|batch| !batch.is_raw() && batch.has_room(bytes, tier));
         let mut fresh = (!fits).then(|| Batch::new(self.next_index, &shared.pool));
         let batch = match &mut fresh {
@@ -82,12 +87,39 @@ impl State {
         if !batch.reserve(bytes) {
             return Err(StoreError::PoolEmpty);
         }
-        for record in records {
-            batch.push(record);
+        match incoming {
+            Incoming::Records(records) => records.iter().for_each(|record| batch.push(record)),
+            Incoming::List { bytes, count } => batch.push_encoded(bytes, count as u32),
         }
         self.pending_bytes += (batch.total_bytes() - before) as u64;
-        self.next_index += records.len() as u64;
+        self.next_index += incoming.count();
         self.pending.extend(fresh);
         Ok(())
+    }
+}
+
+/// Records that are to be copied into a batch.
+#[derive(Clone, Copy)]
+pub(super) enum Incoming<'a> {
+    /// One by one.
+    Records(&'a [&'a [u8]]),
+    /// So many, in the form that they have in a batch.
+    List { bytes: &'a [u8], count: u64 },
+}
+
+impl Incoming<'_> {
+    pub(super) fn count(&self) -> u64 {
+        match self {
+            Incoming::Records(records) => records.len() as u64,
+            Incoming::List { count, .. } => *count,
+        }
+    }
+
+    /// Bytes that they take in a batch.
+    fn bytes(&self) -> usize {
+        match self {
+            Incoming::Records(records) => Batch::size_of(records),
+            Incoming::List { bytes, .. } => bytes.len(),
+        }
     }
 }
