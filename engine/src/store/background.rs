@@ -1,6 +1,8 @@
 //! What may happen later than an acknowledgement: writeback, flushes, footers.
 
 use std::io::{self, IoSlice};
+#[cfg(not(feature = "sim"))]
+use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 #[cfg(not(feature = "sim"))]
 use std::sync::mpsc::RecvTimeoutError;
@@ -11,14 +13,17 @@ use std::thread::{self, JoinHandle};
 #[cfg(not(feature = "sim"))]
 use std::time::{Duration, Instant};
 
-use super::Shared;
-use super::format::{BATCH_HEADER_BYTES, BatchHeader, DATA_START, FlushedMark, Footer, MARK_POSITION};
+use super::format::{FlushedMark, MARK_POSITION};
 use super::pool::lock;
 use super::segment::Inner;
+use super::{Shared, footers};
 
 /// Segments that are flushed at the same time.
 #[cfg(not(feature = "sim"))]
 const FLUSH_THREADS: usize = 8;
+/// Tasks that are taken from the queue at once.
+#[cfg(not(feature = "sim"))]
+const TASKS_MAX: usize = 256;
 
 /// Bounds of what may lag behind, and what may where the kernel does not say when it begins itself.
 const LAG_BYTES_MIN: u64 = 64 << 20;
@@ -117,8 +122,14 @@ fn run(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
     let mut next_flush = Instant::now() + interval;
     loop {
         match tasks.recv_timeout(next_flush.saturating_duration_since(Instant::now())) {
-            Ok(Task::Stop) | Err(RecvTimeoutError::Disconnected) => return flush_dirty(shared),
-            Ok(task) => perform(shared, task),
+            Err(RecvTimeoutError::Disconnected) => return flush_dirty(shared),
+            Ok(first) => {
+                let together: Vec<Task> = iter::once(first).chain(tasks.try_iter()).take(TASKS_MAX).collect();
+                if together.iter().any(|task| matches!(task, Task::Stop)) {
+                    return flush_dirty(shared);
+                }
+                perform(shared, together);
+            }
             Err(RecvTimeoutError::Timeout) => {
                 flush_dirty(shared);
                 next_flush = Instant::now() + interval;
@@ -127,25 +138,25 @@ fn run(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
     }
 }
 
-pub(super) fn perform(shared: &Shared, task: Task) {
-    match task {
-        Task::Writeback { segment, position, length } => {
-            if let Ok(file) = shared.files.get(segment.spec.uid) {
-                shared.disk.start_writeback(&file, position, length);
+/// Performs tasks. Segments that are to be ended come last, all together: after a failover they are many.
+pub(super) fn perform(shared: &Shared, tasks: Vec<Task>) {
+    let mut sealed = Vec::new();
+    for task in tasks {
+        match task {
+            Task::Writeback { segment, position, length } => {
+                if let Ok(file) = shared.files.get(segment.spec.uid) {
+                    shared.disk.start_writeback(&file, position, length);
+                }
             }
-        }
-        Task::Seal(segment) => {
-            if let Err(error) = seal(&segment) {
-                // Nothing is lost: the footer is rebuilt by a scan at the next opening.
-                tracing::warn!(segment = %segment.spec.uid, %error, "writing the footer failed");
+            Task::Seal(segment) => sealed.push(segment),
+            Task::ReleaseJournal { half, segments } => {
+                each(&segments, flush_or_fail);
+                shared.journal.release(half);
             }
+            Task::Stop => {}
         }
-        Task::ReleaseJournal { half, segments } => {
-            flush_all(&segments);
-            shared.journal.release(half);
-        }
-        Task::Stop => {}
     }
+    footers::write_all(shared, &sealed);
 }
 
 pub(super) fn flush_dirty(shared: &Shared) {
@@ -153,24 +164,25 @@ pub(super) fn flush_dirty(shared: &Shared) {
         tracing::warn!(%error, "flushing the segment directory failed");
     }
     let dirty = std::mem::take(&mut *lock(&shared.background.dirty));
-    flush_all(&dirty);
+    each(&dirty, flush_or_fail);
 }
 
-/// Flushes segments, several at once: the device and the file system's journal take many together.
+/// Does something to segments, several at once: the device and the file system's journal take the
+/// flushes of many together.
 #[cfg(not(feature = "sim"))]
-fn flush_all(segments: &[Arc<Inner>]) {
+pub(super) fn each(segments: &[Arc<Inner>], work: impl Fn(&Arc<Inner>) + Sync) {
     let share = segments.len().div_ceil(FLUSH_THREADS).max(1);
     thread::scope(|scope| {
         for some in segments.chunks(share) {
-            scope.spawn(move || some.iter().for_each(flush_or_fail));
+            scope.spawn(|| some.iter().for_each(&work));
         }
     });
 }
 
-/// Flushes segments, one after the other: there is one thread.
+/// Does something to segments, one after the other: there is one thread.
 #[cfg(feature = "sim")]
-fn flush_all(segments: &[Arc<Inner>]) {
-    segments.iter().for_each(flush_or_fail);
+pub(super) fn each(segments: &[Arc<Inner>], work: impl Fn(&Arc<Inner>)) {
+    segments.iter().for_each(work);
 }
 
 /// A failed flush is never tried again: the kernel may have dropped the pages (design: failure
@@ -201,61 +213,4 @@ pub(super) fn flush(segment: &Inner) -> io::Result<()> {
     shared.disk.flush(&file)?;
     // The mark itself may reach the device later: an older mark only claims less.
     shared.disk.write(&file, MARK_POSITION, &mut [IoSlice::new(&mark.encode())], false)
-}
-
-/// Flushes the data, cuts what lies past the sealed count, then writes index and footer.
-fn seal(segment: &Arc<Inner>) -> io::Result<()> {
-    segment.settle();
-    let (count, index) = {
-        let state = lock(&segment.state);
-        (state.sealed_count.unwrap_or(0), state.index.clone())
-    };
-    if count == 0 {
-        return Ok(());
-    }
-    flush(segment)?;
-    let shared = &segment.shared;
-    let file = shared.files.get(segment.spec.uid)?;
-    let data_end = data_end(segment, count)?;
-    let mut index = index;
-    index.cut(data_end);
-    let entries = index.entries();
-    let footer =
-        Footer { uid: segment.spec.uid, epoch: segment.spec.epoch, count, data_end, entries: entries.len() as u32 };
-    let bytes = footer.encode(entries);
-    file.set_len(data_end)?;
-    shared.disk.write(&file, data_end, &mut [IoSlice::new(&bytes)], false)?;
-    // Gives back what was reserved beyond the end.
-    file.set_len(data_end + bytes.len() as u64)?;
-    shared.disk.flush(&file)?;
-    let mut state = lock(&segment.state);
-    state.durable_position = data_end;
-    state.index.cut(data_end);
-    state.finished = true;
-    drop(state);
-    segment.waiters.wake_all();
-    // Whole and closed: nothing that was promised for it matters any more.
-    shared.fences.forget(&[segment.spec.uid]).map_err(io::Error::other)
-}
-
-/// Where the batches below `count` end.
-fn data_end(segment: &Inner, count: u64) -> io::Result<u64> {
-    let (mut position, end) = {
-        let state = lock(&segment.state);
-        if segment.watermark() == count {
-            return Ok(state.durable_position);
-        }
-        (state.index.position_before(count - 1).unwrap_or(DATA_START), state.durable_position)
-    };
-    let file = segment.shared.files.get(segment.spec.uid)?;
-    let mut header = [0; BATCH_HEADER_BYTES];
-    while position < end {
-        segment.shared.disk.read(&file, position, &mut header)?;
-        let header = BatchHeader::decode(&header).map_err(io::Error::other)?;
-        position += header.total_bytes();
-        if header.base_index + u64::from(header.count) >= count {
-            break;
-        }
-    }
-    Ok(position)
 }

@@ -32,6 +32,7 @@ pub mod disk;
 pub mod fault;
 mod fences;
 mod files;
+mod footers;
 pub mod format;
 mod identity;
 mod index;

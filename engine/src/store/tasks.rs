@@ -106,7 +106,6 @@ async fn work(shared: Arc<Shared>, tasks: Arc<Mutex<Receiver<Task>>>) {
 }
 
 fn perform_all(shared: &Shared, tasks: &Mutex<Receiver<Task>>) {
-    while let Ok(task) = lock(tasks).try_recv() {
-        background::perform(shared, task);
-    }
+    let tasks = lock(tasks).try_iter().collect();
+    background::perform(shared, tasks);
 }
