@@ -24,9 +24,8 @@ FEATURES := $(strip $(if $(call chosen,kafka),kafka) $(if $(call chosen,rocksdb)
 
 PLAIN  = CARGO_TARGET_DIR=$(TARGET) cargo
 TUNED  = RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR=$(NATIVE) cargo
-# RocksDB's own build outputs are shared with its tests; without it the harness builds faster.
-HARNESS_PROFILE := $(if $(call chosen,rocksdb),release,measure)
-HARNESS = $(NATIVE)/$(HARNESS_PROFILE)/harness
+# Without RocksDB, harness and broker are built together and quickly: an impatient newcomer waits for them.
+HARNESS = $(if $(call chosen,rocksdb),$(NATIVE)/release,$(TARGET)/measure)/harness
 SIM = $(PLAIN) test -q -p walrus-engine --features sim --test sim
 CLUSTER = python3 scripts/cluster.py --walrus $(TARGET)/release/walrus $(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
 
@@ -102,11 +101,16 @@ bench-all: setup harness ## measure, verify and chart everything: results/latest
 bench-tune: setup harness ## search the best settings of every system on this machine
 	$(HARNESS) tune --yes $(if $(SYSTEMS),--systems $(SYSTEMS)) $(if $(BENCH_DIR),--bench-dir $(BENCH_DIR))
 
-# The broker that is measured is the one that `make build` makes.
+# The broker that is measured lies beside the harness. It is the one that `make build` makes, or, without
+# RocksDB, the same without optimisation across crates.
 harness:
+ifneq ($(call chosen,rocksdb),)
 	$(PLAIN) build --release --bin walrus
-	$(TUNED) build --profile $(HARNESS_PROFILE) -p walrus-harness --no-default-features $(if $(FEATURES),--features "$(FEATURES)")
-	@cp $(TARGET)/release/walrus $(NATIVE)/$(HARNESS_PROFILE)/walrus
+	$(TUNED) build --release -p walrus-harness --no-default-features --features "$(FEATURES)"
+	@cp $(TARGET)/release/walrus $(NATIVE)/release/walrus
+else
+	$(PLAIN) build --profile measure -p walrus-engine --bin walrus -p walrus-harness --bin harness --no-default-features $(if $(FEATURES),--features "$(patsubst %,walrus-harness/%,$(FEATURES))")
+endif
 
 bench-micro: ## micro-benchmarks of the engine's parts
 	$(PLAIN) bench -p walrus-engine
