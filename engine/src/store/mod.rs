@@ -293,6 +293,18 @@ pub(crate) struct Shared {
     machine_crashed: bool,
 }
 
+impl Shared {
+    /// Is there space in the pool? If not, what fills it is written: it may belong to nobody who waits.
+    /// (What becomes pending after this look is written too, see `Inner::hand_over`.)
+    fn space(&self) -> Option<()> {
+        if self.pool.has_space() {
+            return Some(());
+        }
+        self.queue.kick();
+        None
+    }
+}
+
 /// The threads; stopped and joined once.
 #[derive(Debug)]
 struct Running {
@@ -401,8 +413,8 @@ impl Store {
 
     /// Waits until the pool has space again (see [`StoreError::PoolEmpty`]).
     pub async fn pool_available(&self) {
-        let pool = &self.running.shared.pool;
-        pool.waiters().until(|| pool.has_space().then_some(())).await;
+        let shared = &self.running.shared;
+        shared.pool.waiters().until(|| shared.space()).await;
     }
 
     /// Free bytes on the file system of the data directory; 0 if that cannot be told.

@@ -4,6 +4,7 @@
 //! nothing, and a full pool is the backpressure that producers feel.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::StoreError;
 use super::waiters::Waiters;
@@ -20,6 +21,8 @@ pub type Chunk = Box<[u8]>;
 pub struct Pool {
     inner: Mutex<Free>,
     waiters: Waiters,
+    /// Somebody has asked for space since chunks last came back.
+    awaited: AtomicBool,
     total: usize,
 }
 
@@ -36,7 +39,12 @@ impl Pool {
     /// A pool of at most `bytes`; memory is taken from the system when it is first needed.
     pub fn new(bytes: usize) -> Self {
         let total = (bytes / CHUNK_BYTES).max(4);
-        Pool { inner: Mutex::new(Free { chunks: Vec::new(), lent: 0, refused: 0 }), waiters: Waiters::default(), total }
+        Pool {
+            inner: Mutex::new(Free { chunks: Vec::new(), lent: 0, refused: 0 }),
+            waiters: Waiters::default(),
+            awaited: AtomicBool::new(false),
+            total,
+        }
     }
 
     /// Largest number of chunks that one append may ask for.
@@ -44,7 +52,7 @@ impl Pool {
         self.total / 2
     }
 
-    /// Is one append of so many bytes more than the pool may lend?
+    /// Refuses an append of more bytes than the pool lends to one.
     pub fn check_size(&self, bytes: usize) -> Result<(), StoreError> {
         let limit = self.max_request();
         if bytes.div_ceil(CHUNK_BYTES) < limit {
@@ -80,14 +88,22 @@ impl Pool {
         free.lent -= chunks.len();
         free.chunks.append(chunks);
         drop(free);
+        self.awaited.store(false, Ordering::SeqCst);
         self.waiters.wake_all();
     }
 
     /// Is there room for what was refused, and an eighth of the pool besides? (Waking producers
-    /// for a single chunk would make them fight over it.)
+    /// for a single chunk would make them fight over it.) Whoever asks may go on to wait: see
+    /// [`Pool::is_awaited`].
     pub fn has_space(&self) -> bool {
+        self.awaited.store(true, Ordering::SeqCst);
         let free = lock(&self.inner);
         free.lent + free.refused.max(self.total / 8) <= self.total
+    }
+
+    /// Somebody may wait for chunks, so whatever is pending is to be written, whoever it belongs to.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::SeqCst)
     }
 
     /// Those who wait for space.

@@ -109,10 +109,10 @@ impl Segment {
 
     /// As [`Segment::try_append`], blocking while the pool is empty.
     pub fn append_blocking(&self, records: &[&[u8]], take: Take) -> Result<Appended, StoreError> {
-        let pool = &self.inner.shared.pool;
+        let shared = &self.inner.shared;
         loop {
             match self.try_append(records, take) {
-                Err(StoreError::PoolEmpty) => pool.waiters().until_blocking(|| pool.has_space().then_some(())),
+                Err(StoreError::PoolEmpty) => shared.pool.waiters().until_blocking(|| shared.space()),
                 outcome => return outcome,
             }
         }
@@ -372,10 +372,11 @@ impl Inner {
     }
 
     /// Something is pending and marked queued: in the page-cache tier whoever waits for it writes it,
-    /// with no change of threads; a flush is left to the store's threads at once, to be shared.
+    /// with no change of threads; a flush is left to the store's threads at once, to be shared. So is
+    /// what holds memory that others wait for: its owner may take its time.
     pub(super) fn hand_over(self: &Arc<Self>) {
         let shared = &self.shared;
-        if self.spec.tier == Tier::PageCache && !shared.slow_writes.now() {
+        if self.spec.tier == Tier::PageCache && !shared.slow_writes.now() && !shared.pool.is_awaited() {
             shared.queue.push_quietly(Arc::clone(self));
         } else {
             shared.queue.push(Arc::clone(self));
