@@ -125,10 +125,11 @@ fn run(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
             Err(RecvTimeoutError::Disconnected) => return flush_dirty(shared),
             Ok(first) => {
                 let together: Vec<Task> = iter::once(first).chain(tasks.try_iter()).take(TASKS_MAX).collect();
-                if together.iter().any(|task| matches!(task, Task::Stop)) {
+                let stop = together.iter().any(|task| matches!(task, Task::Stop));
+                perform(shared, together);
+                if stop {
                     return flush_dirty(shared);
                 }
-                perform(shared, together);
             }
             Err(RecvTimeoutError::Timeout) => {
                 flush_dirty(shared);
@@ -153,6 +154,7 @@ pub(super) fn perform(shared: &Shared, tasks: Vec<Task>) {
                 each(&segments, flush_or_fail);
                 shared.journal.release(half);
             }
+            // The thread's loop sees to it, after everything that came before it.
             Task::Stop => {}
         }
     }

@@ -142,6 +142,7 @@ on_every_backend!(
     a_list_that_cannot_be_written_ends_the_segment,
     a_file_made_ahead_takes_appends_that_come_meanwhile,
     a_file_that_cannot_be_made_ahead_is_made_by_the_first_write,
+    segments_that_end_together_all_get_footers_before_the_store_stops,
     limits_close_the_segment,
     a_clean_restart_loses_nothing,
     a_crash_of_the_process_loses_nothing_acknowledged,

@@ -1,5 +1,6 @@
 //! When segments get their files.
 
+use super::super::format::{FOOTER_BYTES, Footer};
 use super::*;
 
 pub fn a_file_made_ahead_takes_appends_that_come_meanwhile(config: StoreConfig) {
@@ -33,6 +34,31 @@ pub fn a_file_made_ahead_takes_appends_that_come_meanwhile(config: StoreConfig) 
     let (recovered, found) = store.recover(spec(7, Tier::PageCache)).unwrap();
     assert_eq!(found.count, 40);
     expect(&recovered, 0..40);
+}
+
+pub fn segments_that_end_together_all_get_footers_before_the_store_stops(config: StoreConfig) {
+    let store = Store::open(config.clone()).unwrap();
+    let segments: Vec<Segment> = (1..=40).map(|topic_id| store.create(spec(topic_id, Tier::PageCache))).collect();
+    let known: Vec<(Segment, bool)> = segments.iter().map(|segment| (segment.clone(), true)).collect();
+    store.know_copies(&known).unwrap();
+    for segment in &segments {
+        append_durably(segment, 0..20);
+    }
+    // The last one stays open.
+    for segment in &segments[..39] {
+        segment.end_at(20);
+    }
+    store.shutdown();
+    drop(store);
+    let store = Store::open(config).unwrap();
+    let promised = |topic_id| store.running.shared.fences.get(spec(topic_id, Tier::PageCache).uid).is_some();
+    for topic_id in 1..=39 {
+        let bytes = std::fs::read(store.running.shared.files.path(spec(topic_id, Tier::PageCache).uid)).unwrap();
+        let footer = Footer::decode(&bytes[bytes.len() - FOOTER_BYTES..]).unwrap();
+        assert_eq!((footer.uid.topic_id, footer.count), (topic_id, 20));
+        assert!(!promised(topic_id), "nothing that was promised for it matters any more");
+    }
+    assert!(promised(40), "it may still be fenced");
 }
 
 pub fn a_file_that_cannot_be_made_ahead_is_made_by_the_first_write(config: StoreConfig) {
