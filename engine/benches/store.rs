@@ -6,6 +6,7 @@ use std::path::Path;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tempfile::TempDir;
+use walrus_engine::protocol::records::put_record;
 use walrus_engine::store::{Segment, SegmentSpec, Store, StoreConfig, Take};
 use walrus_engine::types::{SegmentUid, Tier};
 
@@ -37,6 +38,23 @@ fn append(segment: &Segment, records: &[&[u8]]) {
     segment.wait_watermark_blocking(records.len() as u64).expect("the disk takes the records");
 }
 
+/// As [`append`], the groups being lists as they come over the wire.
+fn append_lists(segment: &Segment, lists: &[(Vec<u8>, u64)]) {
+    for (list, count) in lists {
+        segment.try_append_list(list, *count).expect("there is room for every record");
+    }
+    segment.wait_watermark_blocking(RECORDS).expect("the disk takes the records");
+}
+
+fn lists_of(records: &[&[u8]]) -> Vec<(Vec<u8>, u64)> {
+    let list_of = |group: &[&[u8]]| {
+        let mut list = Vec::new();
+        group.iter().for_each(|record| put_record(&mut list, record));
+        (list, group.len() as u64)
+    };
+    records.chunks(300).map(list_of).collect()
+}
+
 fn appends(criterion: &mut Criterion) {
     let payloads = payloads();
     let records: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
@@ -64,6 +82,17 @@ fn appends(criterion: &mut Criterion) {
             );
         });
     }
+    let lists = lists_of(&records);
+    group.bench_function("page-cache, lists", |bencher| {
+        bencher.iter_batched(
+            || fresh(Tier::PageCache),
+            |segment| {
+                append_lists(&segment, &lists);
+                segment
+            },
+            BatchSize::PerIteration,
+        );
+    });
     group.finish();
 }
 

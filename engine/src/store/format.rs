@@ -136,6 +136,20 @@ fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
+/// Are there `length` bytes, and do they begin with this magic?
+fn check_start(bytes: &[u8], length: usize, magic: u32) -> Result<(), FormatError> {
+    if bytes.len() < length {
+        return Err(FormatError::Short);
+    }
+    if u32_at(bytes, 0) == magic { Ok(()) } else { Err(FormatError::Magic) }
+}
+
+/// Is it of the version that this program reads? The version stands behind the magic.
+fn check_version(bytes: &[u8]) -> Result<(), FormatError> {
+    let version = u32_at(bytes, 4);
+    if version == FORMAT_VERSION { Ok(()) } else { Err(FormatError::Version(version)) }
+}
+
 /// Why a structure on disk was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {

@@ -1,6 +1,6 @@
 //! What lies in the file of fences.
 
-use super::{Crc, FormatError, put_u32, put_u64, u32_at, u64_at};
+use super::{Crc, FormatError, check_start, put_u32, put_u64, u32_at, u64_at};
 use crate::types::SegmentUid;
 
 const FENCE_MAGIC: u32 = u32::from_le_bytes(*b"WFNC");
@@ -40,12 +40,7 @@ impl FenceEntry {
 
     /// Reads and checks it.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        if bytes.len() < Self::BYTES {
-            return Err(FormatError::Short);
-        }
-        if u32_at(bytes, 0) != FENCE_MAGIC {
-            return Err(FormatError::Magic);
-        }
+        check_start(bytes, Self::BYTES, FENCE_MAGIC)?;
         if u32_at(bytes, 4) != Crc::of(&bytes[8..Self::BYTES]) {
             return Err(FormatError::Checksum);
         }

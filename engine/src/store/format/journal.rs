@@ -1,6 +1,6 @@
 //! What lies in the journal: rounds, and in them parts.
 
-use super::{Crc, FormatError, put_u32, put_u64, u32_at, u64_at};
+use super::{Crc, FormatError, check_start, put_u32, put_u64, u32_at, u64_at};
 use crate::types::SegmentUid;
 
 const ROUND_MAGIC: u32 = u32::from_le_bytes(*b"WJRN");
@@ -43,12 +43,7 @@ impl RoundHeader {
 
     /// Reads the header alone.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        if bytes.len() < Self::BYTES {
-            return Err(FormatError::Short);
-        }
-        if u32_at(bytes, 0) != ROUND_MAGIC {
-            return Err(FormatError::Magic);
-        }
+        check_start(bytes, Self::BYTES, ROUND_MAGIC)?;
         Ok(RoundHeader {
             crc: u32_at(bytes, 4),
             sequence: u64_at(bytes, 8),

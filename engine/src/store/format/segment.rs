@@ -1,8 +1,8 @@
 //! What lies in a segment file: its header, the flushed mark, batches, and the footer once it is sealed.
 
 use super::{
-    BATCH_HEADER_BYTES, Crc, FOOTER_BYTES, FORMAT_VERSION, FormatError, INDEX_ENTRY_BYTES, put_u32, put_u64, u32_at,
-    u64_at,
+    BATCH_HEADER_BYTES, Crc, FOOTER_BYTES, FORMAT_VERSION, FormatError, INDEX_ENTRY_BYTES, check_start, check_version,
+    put_u32, put_u64, u32_at, u64_at,
 };
 use crate::types::{SegmentUid, Tier};
 
@@ -42,16 +42,9 @@ impl FileHeader {
 
     /// Reads and checks it.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        if bytes.len() < Self::BYTES {
-            return Err(FormatError::Short);
-        }
+        check_start(bytes, Self::BYTES, FILE_MAGIC)?;
         let bytes = &bytes[..Self::BYTES];
-        if u32_at(bytes, 0) != FILE_MAGIC {
-            return Err(FormatError::Magic);
-        }
-        if u32_at(bytes, 4) != FORMAT_VERSION {
-            return Err(FormatError::Version(u32_at(bytes, 4)));
-        }
+        check_version(bytes)?;
         if u32_at(bytes, 8) != Crc::of(&bytes[12..]) {
             return Err(FormatError::Checksum);
         }
@@ -138,15 +131,8 @@ impl BatchHeader {
 
     /// Reads the header alone; says nothing about the records.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        if bytes.len() < BATCH_HEADER_BYTES {
-            return Err(FormatError::Short);
-        }
-        if u32_at(bytes, 0) != BATCH_MAGIC {
-            return Err(FormatError::Magic);
-        }
-        if u32_at(bytes, 4) != FORMAT_VERSION {
-            return Err(FormatError::Version(u32_at(bytes, 4)));
-        }
+        check_start(bytes, BATCH_HEADER_BYTES, BATCH_MAGIC)?;
+        check_version(bytes)?;
         Ok(BatchHeader {
             crc: u32_at(bytes, 8),
             length: u32_at(bytes, 12),
@@ -218,15 +204,8 @@ impl Footer {
 
     /// Reads the footer alone (the last [`FOOTER_BYTES`] of the file).
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        if bytes.len() < FOOTER_BYTES {
-            return Err(FormatError::Short);
-        }
-        if u32_at(bytes, 0) != FOOTER_MAGIC {
-            return Err(FormatError::Magic);
-        }
-        if u32_at(bytes, 4) != FORMAT_VERSION {
-            return Err(FormatError::Version(u32_at(bytes, 4)));
-        }
+        check_start(bytes, FOOTER_BYTES, FOOTER_MAGIC)?;
+        check_version(bytes)?;
         Ok(Footer {
             uid: SegmentUid { topic_id: u64_at(bytes, 16), number: u64_at(bytes, 24) },
             epoch: u64_at(bytes, 32),
