@@ -3,7 +3,7 @@
 
 use walrus_drivers::{Deployment, Tier};
 
-use crate::plan::{Block, Plan, has_ceilings};
+use crate::plan::{Block, Plan, has_ceilings, page_cache_bytes};
 use crate::profile::{Profile, RowName};
 use crate::workload::Kind;
 
@@ -12,8 +12,8 @@ const CACHE_BYTES: f64 = 3e9;
 /// What a device writes in the long run, and what is read back.
 const DEVICE_BYTES_PER_S: f64 = 600e6;
 const READ_BYTES_PER_S: f64 = 800e6;
-/// Memory that is used for the first time costs the host a fault a page.
-const WARMED_BYTES_PER_S: f64 = 1e9;
+/// Memory that was given back to the host costs it a fault a page; some of it was not.
+const WARMED_BYTES_PER_S: f64 = 1.5e9;
 
 /// What a plan, or one run of it, will cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -75,8 +75,9 @@ pub fn of_row(plan: &Plan, block: &Block, row: &RowName) -> Estimate {
     let is_proved = !matches!(row.system.as_str(), "null" | "raw");
     let proof_s = if is_proved { bytes / READ_BYTES_PER_S + 0.5 } else { 0.0 };
     let writeback_s = stored.min(CACHE_BYTES) / DEVICE_BYTES_PER_S / 2.0;
+    let warming_s = page_cache_bytes(&block.case, &load) as f64 / WARMED_BYTES_PER_S;
     Estimate {
-        seconds: habits.start_s + load_s + proof_s + writeback_s,
+        seconds: habits.start_s + warming_s + load_s + proof_s + writeback_s,
         written_bytes: stored * habits.amplification,
         held_bytes: stored * habits.amplification,
     }

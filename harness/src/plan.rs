@@ -1,6 +1,6 @@
 //! From a profile and the user's wishes to the list of blocks, with what they cost.
 
-use walrus_drivers::Deployment;
+use walrus_drivers::{Deployment, Tier};
 
 use crate::machine::Throttle;
 use crate::profile::{self, BlockTable, Profile, RowName};
@@ -11,6 +11,11 @@ use crate::workload::{self, Case, Kind};
 pub const FAILOVER_S: f64 = 30.0;
 /// When its leader is killed, in seconds.
 pub const KILL_AT_S: f64 = 10.0;
+
+/// Copies of a record, at most.
+const COPIES_MAX: u32 = 3;
+/// What the fastest system writes on a fast device in the long run.
+const SUSTAINED_BYTES_PER_S: f64 = 1.5e9;
 
 /// What the user asked for on the command line.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +83,7 @@ impl Plan {
         let (seconds, payload_bytes) = match case.kind {
             // A cluster on one machine writes every byte once a replica.
             Kind::Burst | Kind::ReadCold | Kind::ReadWarm => {
-                (profile.closed_s_max, Some(self.burst_bytes / u64::from(case.nodes.min(3))))
+                (profile.closed_s_max, Some(self.burst_bytes / u64::from(case.nodes.min(COPIES_MAX))))
             }
             Kind::Volume => (profile.closed_s_max, Some(profile.volume_bytes.min(self.burst_bytes))),
             Kind::Sustained => (profile.sustained_s, None),
@@ -95,6 +100,17 @@ impl Plan {
             tail: case.kind == Kind::Tail,
             kill_at_s: (case.kind == Kind::Failover).then_some(KILL_AT_S),
         }
+    }
+}
+
+/// Bytes of page cache that a closed loop may fill; an open one is slower than what the first use of
+/// memory costs.
+pub fn page_cache_bytes(case: &Case, load: &Load) -> u64 {
+    match case.kind {
+        _ if case.tier != Tier::PageCache => 0,
+        Kind::Burst | Kind::Volume => load.payload_bytes.unwrap_or(0) * u64::from(case.nodes.clamp(1, COPIES_MAX)),
+        Kind::Sustained => (load.seconds.unwrap_or(0.0) * SUSTAINED_BYTES_PER_S) as u64,
+        _ => 0,
     }
 }
 
@@ -180,6 +196,19 @@ mod tests {
         let names: Vec<&str> = plan.blocks[0].rows.iter().map(|row| row.system.as_str()).collect();
         assert!(names.contains(&"walrus") && names.contains(&"kafka") && names.contains(&"raw"));
         assert!(!names.contains(&"rocksdb") && !names.contains(&"null"));
+    }
+
+    #[test]
+    fn the_page_cache_is_warmed_for_what_all_copies_fill() {
+        let filled = |workload: &str| {
+            let plan = plan("reference", &[workload], &["walrus"]);
+            let case = &plan.blocks.last().unwrap().case;
+            page_cache_bytes(case, &plan.load(case)).div_ceil(1 << 20)
+        };
+        let burst = THROTTLE.burst_bytes(u64::MAX) >> 20;
+        assert_eq!((filled("writes-burst"), filled("cluster")), (burst, burst));
+        assert!(filled("writes") > burst, "a long run goes on where a burst ends");
+        assert_eq!((filled("writes-synced"), filled("latency")), (0, 0));
     }
 
     #[test]

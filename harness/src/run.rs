@@ -22,6 +22,7 @@ use crate::csv::{LatencyRow, SummaryRow, ThroughputRow};
 use crate::fleet::{self, Fleet, Running};
 use crate::machine;
 use crate::meter::Meter;
+use crate::plan;
 use crate::proc::Device;
 use crate::profile::RowName;
 use crate::verify::{Claim, Proof};
@@ -31,9 +32,6 @@ use watch::{Fault, PATIENCE, hear_ready};
 
 /// A cold read with more of its files still in the page cache is not cold.
 const CACHED_PCT_MAX: f64 = 5.0;
-
-/// Copies of a record, at most.
-const COPIES_MAX: u32 = 3;
 
 /// What all runs share.
 #[derive(Debug, Clone)]
@@ -215,7 +213,8 @@ impl Run<'_> {
         let mut worker = Worker::spawn(&spec, command)?;
         hear_ready(&worker)?;
         // The last thing before the clock starts: what is free does not stay warm for long.
-        machine::warm_page_cache(&self.env.bench_dir, self.page_cache_bytes())?;
+        let filled_bytes = plan::page_cache_bytes(&self.task.case, &self.task.load);
+        machine::warm_page_cache(&self.env.bench_dir, filled_bytes)?;
         let mut meter = self.go(&mut worker, server.as_deref())?;
         let mut scrap = Outcome { summary: outcome.summary.clone(), throughput: Vec::new(), latencies: Vec::new() };
         let fault = (self.task.case.kind == Kind::Failover).then_some(server.as_mut()).flatten();
@@ -248,14 +247,6 @@ impl Run<'_> {
             outcome.throughput.clear();
         }
         Ok(drained)
-    }
-
-    /// Bytes of page cache that a burst fills. Other loads are mostly longer or smaller than what the first
-    /// use of memory costs.
-    fn page_cache_bytes(&self) -> u64 {
-        let is_burst = self.task.case.kind == Kind::Burst && self.task.case.tier == Tier::PageCache;
-        let payload_bytes = self.task.load.payload_bytes.filter(|_| is_burst);
-        payload_bytes.unwrap_or(0) * u64::from(self.task.case.nodes.clamp(1, COPIES_MAX))
     }
 
     /// Takes the counters and starts the clock of a worker that is ready.
