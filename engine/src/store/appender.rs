@@ -150,7 +150,9 @@ impl Write {
 
     /// Does it share a flush with the small writes of other segments?
     pub(super) fn wants_journal(&self) -> bool {
-        self.is_synced() && self.batch.total_bytes() <= JOURNAL_BATCH_BYTES_MAX
+        self.is_synced()
+            && self.batch.total_bytes() <= JOURNAL_BATCH_BYTES_MAX
+            && !self.segment.shared.journal.is_held()
     }
 
     /// Writes it here and now.
@@ -198,7 +200,7 @@ pub(super) fn prepare(segment: Arc<Inner>) -> Option<Write> {
             Some(Write { segment, batch, file, position })
         }
         Err(error) => {
-            segment.fail(&error, "making room");
+            segment.fail_write(&error, "making room");
             None
         }
     }
@@ -349,7 +351,7 @@ pub(super) fn complete(write: Write, result: io::Result<()>) {
     let raw = batch.is_raw();
     drop(batch);
     if let Err(error) = result {
-        segment.fail(&error, "writing");
+        segment.fail_write(&error, "writing");
         return;
     }
     let more = written(&segment, position, bytes, records);

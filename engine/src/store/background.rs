@@ -123,6 +123,7 @@ fn run(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
     loop {
         match tasks.recv_timeout(next_flush.saturating_duration_since(Instant::now())) {
             Err(RecvTimeoutError::Disconnected) => return flush_dirty(shared),
+            Err(RecvTimeoutError::Timeout) => {}
             Ok(first) => {
                 let together: Vec<Task> = iter::once(first).chain(tasks.try_iter()).take(TASKS_MAX).collect();
                 let stop = together.iter().any(|task| matches!(task, Task::Stop));
@@ -131,10 +132,11 @@ fn run(shared: &Arc<Shared>, tasks: &Receiver<Task>) {
                     return flush_dirty(shared);
                 }
             }
-            Err(RecvTimeoutError::Timeout) => {
-                flush_dirty(shared);
-                next_flush = Instant::now() + interval;
-            }
+        }
+        // Also while tasks never cease to come.
+        if Instant::now() >= next_flush {
+            flush_dirty(shared);
+            next_flush = Instant::now() + interval;
         }
     }
 }
@@ -152,7 +154,11 @@ pub(super) fn perform(shared: &Shared, tasks: Vec<Task>) {
             Task::Seal(segment) => sealed.push(segment),
             Task::ReleaseJournal { half, segments } => {
                 each(&segments, flush_or_fail);
-                shared.journal.release(half);
+                if segments.iter().any(|segment| lock(&segment.state).flush_failed) {
+                    shared.journal.hold();
+                } else {
+                    shared.journal.release(half);
+                }
             }
             // The thread's loop sees to it, after everything that came before it.
             Task::Stop => {}
@@ -164,6 +170,7 @@ pub(super) fn perform(shared: &Shared, tasks: Vec<Task>) {
 pub(super) fn flush_dirty(shared: &Shared) {
     if let Err(error) = shared.files.sync_dir() {
         tracing::warn!(%error, "flushing the segment directory failed");
+        shared.flush_failed.store(true, Ordering::Relaxed);
     }
     let dirty = std::mem::take(&mut *lock(&shared.background.dirty));
     each(&dirty, flush_or_fail);
@@ -197,8 +204,27 @@ fn flush_or_fail(segment: &Arc<Inner>) {
     }
 }
 
-/// Flushes what is durable in the page cache, then moves the flushed mark.
+/// Flushes what is durable in the page cache, then moves the flushed mark. After a failure it fails
+/// for ever: the kernel tells of a lost page only once, and the next flush would look like a success.
 pub(super) fn flush(segment: &Inner) -> io::Result<()> {
+    once_failed_always_failed(segment, || flush_and_mark(segment))
+}
+
+/// Does a flush of the segment's file under the rule of [`flush`].
+pub(super) fn once_failed_always_failed(segment: &Inner, flush: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    if lock(&segment.state).flush_failed {
+        return Err(io::Error::other("an earlier flush failed"));
+    }
+    flush().inspect_err(|error| {
+        // Removed meanwhile: there is nothing to flush.
+        if error.kind() != io::ErrorKind::NotFound {
+            lock(&segment.state).flush_failed = true;
+            segment.shared.flush_failed.store(true, Ordering::Relaxed);
+        }
+    })
+}
+
+fn flush_and_mark(segment: &Inner) -> io::Result<()> {
     let mark = {
         let mut state = lock(&segment.state);
         state.dirty = false;

@@ -124,6 +124,7 @@ macro_rules! on_every_backend {
 }
 
 mod copies;
+mod faults;
 mod files;
 mod lists;
 use copies::*;
@@ -164,6 +165,8 @@ on_every_backend!(
     a_rebooted_copy_is_in_doubt_until_it_is_whole_again,
     a_seal_cuts_what_lies_past_it_and_settles_who_waits,
     a_short_copy_serves_what_it_has_and_is_finished_when_it_is_whole,
+    a_new_handle_is_bound_by_what_was_promised_before,
+    everything_pending_is_written_before_the_store_stops,
 );
 
 fn with_backend(disable_io_uring: bool, hand_over_always: bool, scenario: fn(StoreConfig)) {
@@ -439,53 +442,22 @@ fn reads_start_anywhere_and_keep_their_limits(config: StoreConfig) {
     assert!(segment.read(3000, 1, 1).unwrap().is_empty());
 }
 
-#[test]
-fn after_a_failed_write_nothing_is_acknowledged() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Arc::new(FaultDisk::default());
-    let store = Store::open_on(StoreConfig::new(dir.path()), Arc::<FaultDisk>::clone(&disk)).unwrap();
-    let segment = store.create(spec(1, Tier::PageCache));
-    append_durably(&segment, 0..5);
-    disk.set(Fault::Write { errno: libc::EIO, after_bytes: 100 });
-    append(&segment, 5..10);
-    assert!(matches!(segment.wait_watermark_blocking(10), Err(StoreError::Poisoned { .. })));
-    disk.set(Fault::None);
-    assert!(matches!(segment.try_append(&[b"no"], Take::UpToLimit), Err(StoreError::Poisoned { .. })));
-    assert_eq!((segment.watermark(), segment.next_index()), (5, 5));
-    expect(&segment, 0..5);
-    segment.seal(5).unwrap();
-}
-
-#[test]
-fn a_failed_flush_ends_a_synced_segment() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Arc::new(FaultDisk::default());
-    let store = Store::open_on(StoreConfig::new(dir.path()), Arc::<FaultDisk>::clone(&disk)).unwrap();
-    let (small, large) = (store.create(spec(1, Tier::Synced)), store.create(spec(2, Tier::Synced)));
-    append_durably(&small, 0..5);
-    append_durably(&large, 0..500);
-    disk.set(Fault::Flush { errno: libc::EIO });
-    append(&small, 5..6);
-    append(&large, 500..1000);
-    assert!(small.wait_watermark_blocking(6).is_err());
-    assert!(large.wait_watermark_blocking(1000).is_err());
-    disk.set(Fault::None);
-    assert!(small.try_append(&[b"no"], Take::UpToLimit).is_err(), "a failed flush is never tried again");
-    expect(&small, 0..5);
-}
-
-#[test]
-fn a_full_disk_is_said_so_and_reads_go_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Arc::new(FaultDisk::default());
-    let store = Store::open_on(StoreConfig::new(dir.path()), Arc::<FaultDisk>::clone(&disk)).unwrap();
-    let segment = store.create(spec(1, Tier::PageCache));
-    append_durably(&segment, 0..5);
-    disk.set(Fault::Full);
-    let other = store.create(spec(2, Tier::PageCache));
-    append(&other, 0..1);
-    assert!(matches!(other.wait_watermark_blocking(1), Err(StoreError::DiskFull)));
-    expect(&segment, 0..5);
-    disk.set(Fault::None);
-    append_durably(&store.create(spec(3, Tier::PageCache)), 0..5);
+fn everything_pending_is_written_before_the_store_stops(config: StoreConfig) {
+    for round in 0..20 {
+        let store = Store::open(config.clone()).unwrap();
+        let of_round =
+            |topic| SegmentSpec { uid: SegmentUid { topic_id: topic, number: round + 1 }, ..spec(1, Tier::Synced) };
+        // Small batches: while one is in the journal, the next one is pending.
+        for segment in (1..=4).map(|topic| store.create(of_round(topic))) {
+            for index in 0..10 + round {
+                append(&segment, index..index + 1);
+            }
+        }
+        store.shutdown();
+        drop(store);
+        let store = Store::open(config.clone()).unwrap();
+        for topic in 1..=4 {
+            assert_eq!(store.recover(of_round(topic)).unwrap().1.count, 10 + round);
+        }
+    }
 }

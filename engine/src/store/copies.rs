@@ -114,7 +114,7 @@ impl Store {
         let fences = &self.running.shared.fences;
         let (mut missing, mut ahead) = (Vec::new(), Vec::new());
         for (segment, fresh) in segments {
-            if std::mem::replace(&mut lock(&segment.inner().state).known, true) {
+            if lock(&segment.inner().state).known {
                 continue;
             }
             let uid = segment.spec().uid;
@@ -124,11 +124,10 @@ impl Store {
                 missing.extend([(uid, *fresh), (next(uid), false)]);
             }
         }
-        let outcome = fences.know(&missing);
-        if outcome.is_err() {
-            segments.iter().for_each(|(segment, _)| lock(&segment.inner().state).known = false);
-        }
-        outcome.map(|()| ahead)
+        fences.know(&missing)?;
+        // Not before: whoever sees it acknowledges records.
+        segments.iter().for_each(|(segment, _)| lock(&segment.inner().state).known = true);
+        Ok(ahead)
     }
 
     /// Puts segments on record that are yet to come.
@@ -179,7 +178,13 @@ impl Store {
         if lock(&segment.inner().state).promised > epoch || segment.failure().is_some() {
             return Ok(());
         }
-        self.running.shared.fences.clear_doubt(segment.spec().uid)
+        let (fences, uid) = (&self.running.shared.fences, segment.spec().uid);
+        fences.clear_doubt(uid)?;
+        if segment.failure().is_some() {
+            // It has failed meanwhile, and what that put on record is gone.
+            fences.record([uid], |entry| entry.damaged = true)?;
+        }
+        Ok(())
     }
 
     /// Segments that are sealed and whole here, or gone, need no fence any more.
@@ -418,8 +423,7 @@ impl Inner {
             // Again at each look: who was writing may have left the rest to us.
             segment.start_writing();
             let state = lock(&self.state);
-            let idle = state.pending.is_empty() && !state.in_flight;
-            (idle || state.failure.is_some()).then_some(())
+            (state.pending.is_empty() && !state.in_flight).then_some(())
         });
     }
 

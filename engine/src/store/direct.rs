@@ -61,6 +61,6 @@ fn settle(segment: &Arc<Inner>, position: u64, bytes: u64, records: std::ops::Ra
                 segment.hand_over();
             }
         }
-        Err(error) => segment.fail(&error, "writing"),
+        Err(error) => segment.fail_write(&error, "writing"),
     }
 }

@@ -165,12 +165,7 @@ impl Inner {
             let error = io::Error::other("an earlier write failed");
             return Err(StoreError::io(format!("writing {}", self.path.display()), error));
         }
-        let written = self.append(bytes);
-        if let Err(error) = written {
-            self.failed = true;
-            return Err(StoreError::io(format!("writing {}", self.path.display()), error));
-        }
-        Ok(())
+        self.append(bytes).map_err(|error| StoreError::io(format!("writing {}", self.path.display()), error))
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -179,24 +174,26 @@ impl Inner {
             self.capacity = self.capacity.max(self.end + bytes.len() as u64);
         }
         let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        self.disk.write(file, self.end, &mut [IoSlice::new(bytes)], true)?;
+        self.disk.write(file, self.end, &mut [IoSlice::new(bytes)], true).inspect_err(|_| self.failed = true)?;
         self.end += bytes.len() as u64;
         Ok(())
     }
 
-    /// Puts a file with the entries, and zeros behind them, in the place of the one that there is.
+    /// Puts a file with the entries, and zeros behind them, in the place of the one that there is. If
+    /// that fails before the new one has the name (the disk may be full), the old one still counts.
     fn write_anew(&mut self) -> io::Result<()> {
         let mut bytes: Vec<u8> = self.entries.values().flat_map(FenceEntry::encode).collect();
-        self.end = bytes.len() as u64;
-        self.capacity = (2 * self.end).max(CAPACITY_BYTES_MIN);
-        bytes.resize(self.capacity as usize, 0);
+        let end = bytes.len() as u64;
+        let capacity = (2 * end).max(CAPACITY_BYTES_MIN);
+        bytes.resize(capacity as usize, 0);
         let temporary = self.path.with_extension("tmp");
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, &self.path)?;
-        self.file = Some(file);
-        self.path.parent().map_or(Ok(()), sync_dir)
+        (self.file, self.end, self.capacity) = (Some(file), end, capacity);
+        // Which of the two a crash would leave is not known until this is done.
+        self.path.parent().map_or(Ok(()), sync_dir).inspect_err(|_| self.failed = true)
     }
 }
 
@@ -284,5 +281,22 @@ mod tests {
         let file = OpenOptions::new().write(true).open(dir.path().join("fences")).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, &[0xaa; 10], 64 + 30).unwrap();
         assert_eq!(open(dir.path(), 0).get(uid(1)).unwrap().promised, 4);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_anew_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let fences = open(dir.path(), 0);
+        fences.record([uid(1)], |entry| entry.promised = 1).unwrap();
+        lock(&fences.inner).capacity = 0;
+        let in_the_way = dir.path().join("fences.tmp");
+        fs::create_dir(&in_the_way).unwrap();
+        assert!(fences.record([uid(2)], |entry| entry.promised = 2).is_err());
+        assert!(fences.get(uid(2)).is_none(), "what is not on the device is not promised");
+        fs::remove_dir(&in_the_way).unwrap();
+        fences.record([uid(2)], |entry| entry.promised = 2).unwrap();
+        drop(fences);
+        let fences = open(dir.path(), 0);
+        assert_eq!([1, 2].map(|number| fences.get(uid(number)).unwrap().promised), [1, 2]);
     }
 }

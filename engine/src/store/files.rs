@@ -16,6 +16,8 @@ pub struct Files {
     dir: PathBuf,
     open: Mutex<Lru>,
     dir_changed: AtomicBool,
+    /// Held while the directory is flushed: who finds nothing to do must not go on before that is over.
+    syncing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -53,7 +55,7 @@ impl Files {
     pub fn open(dir: PathBuf, capacity: usize) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
         let open = Lru { files: HashMap::new(), clock: 0, capacity: capacity.max(8) };
-        Ok(Files { dir, open: Mutex::new(open), dir_changed: AtomicBool::new(true) })
+        Ok(Files { dir, open: Mutex::new(open), dir_changed: AtomicBool::new(true), syncing: Mutex::default() })
     }
 
     /// Where the segment's file is.
@@ -92,6 +94,7 @@ impl Files {
 
     /// Makes creations and removals so far durable.
     pub fn sync_dir(&self) -> io::Result<()> {
+        let _syncing = lock(&self.syncing);
         if self.dir_changed.swap(false, Ordering::AcqRel) {
             sync_dir(&self.dir).inspect_err(|_| self.dir_changed.store(true, Ordering::Release))?;
         }

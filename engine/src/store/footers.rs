@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex};
 
 use super::Shared;
-use super::background::{each, flush};
+use super::background::{each, flush, once_failed_always_failed};
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, DATA_START, Footer};
 use super::pool::lock;
 use super::segment::Inner;
@@ -15,11 +15,15 @@ pub(super) fn write_all(shared: &Shared, segments: &[Arc<Inner>]) {
     each(segments, |segment| {
         let count = lock(&segment.state).sealed_count.unwrap_or(0);
         // An empty segment leaves its chain, and its file goes with it.
-        if count > 0 {
-            match write(segment, count) {
-                Ok(()) => lock(&ended).push(segment.spec.uid),
-                // Nothing is lost: the footer is rebuilt by a scan at the next opening.
-                Err(error) => tracing::warn!(segment = %segment.spec.uid, %error, "writing the footer failed"),
+        if count == 0 {
+            return segment.not_finished(false);
+        }
+        match write(segment, count) {
+            Ok(()) => lock(&ended).push(segment.spec.uid),
+            // Nothing is lost: the footer is rebuilt by a scan at the next opening.
+            Err(error) => {
+                tracing::warn!(segment = %segment.spec.uid, %error, "writing the footer failed");
+                segment.not_finished(true);
             }
         }
     });
@@ -46,7 +50,7 @@ fn write(segment: &Arc<Inner>, count: u64) -> io::Result<()> {
     shared.disk.write(&file, data_end, &mut [IoSlice::new(&bytes)], false)?;
     // Gives back what was reserved beyond the end.
     file.set_len(data_end + bytes.len() as u64)?;
-    shared.disk.flush(&file)?;
+    once_failed_always_failed(segment, || shared.disk.flush(&file))?;
     let mut state = lock(&segment.state);
     state.durable_position = data_end;
     state.index.cut(data_end);

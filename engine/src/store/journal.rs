@@ -41,6 +41,8 @@ pub(super) struct Journal {
     arrived: Condvar,
     /// May each half be overwritten?
     half_free: [AtomicBool; 2],
+    /// Nothing is written to it any more, see [`Journal::hold`].
+    held: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +60,7 @@ impl Journal {
             queue: Mutex::default(),
             arrived: Condvar::new(),
             half_free: [AtomicBool::new(true), AtomicBool::new(true)],
+            held: AtomicBool::new(false),
         }
     }
 
@@ -82,7 +85,24 @@ impl Journal {
     /// The segments of a half were flushed: it may be overwritten.
     pub(super) fn release(&self, half: usize) {
         self.half_free[half].store(true, Ordering::Release);
-        // The lock orders this with a writer that is just about to wait.
+        self.tell_writer();
+    }
+
+    /// The flush of a segment has failed that a half holds batches of: the journal may have the only
+    /// copy. So it is left as it is for the next start to replay, and every batch pays for a flush of
+    /// its own from now on.
+    pub(super) fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+        self.tell_writer();
+    }
+
+    /// Is nothing written to it any more?
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    fn tell_writer(&self) {
+        // The lock orders what was stored with a writer that is just about to wait.
         drop(lock(&self.queue));
         self.arrived.notify_all();
     }
@@ -102,11 +122,16 @@ impl Journal {
         queue.writes.drain(..count).collect()
     }
 
-    fn wait_for_half(&self, half: usize) {
+    /// Waits until a half may be overwritten; an error if that will not come.
+    fn wait_for_half(&self, half: usize) -> io::Result<()> {
         let mut queue = lock(&self.queue);
         while !self.half_free[half].load(Ordering::Acquire) {
+            if self.is_held() {
+                return Err(io::Error::other("the journal is held"));
+            }
             queue = self.arrived.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
+        Ok(())
     }
 }
 
@@ -124,6 +149,9 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     file: Option<File>,
+    /// The half that is being filled. The position does not tell: where one half is exactly full, the
+    /// other one begins.
+    half: usize,
     position: u64,
     sequence: u64,
     /// Segments with batches in the current half.
@@ -132,7 +160,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Writer { shared, file: None, position: 0, sequence: 0, touched: Vec::new() }
+        Writer { shared, file: None, half: 0, position: 0, sequence: 0, touched: Vec::new() }
     }
 
     /// Waits for the next round and writes it. False: the journal was stopped.
@@ -141,11 +169,13 @@ impl Writer {
         if writes.is_empty() {
             return false;
         }
-        let result = self.write_round(&writes);
+        let journaled =
+            if self.shared.journal.is_held() { Err(io::ErrorKind::Other.into()) } else { self.write_round(&writes) };
         for write in writes {
-            let result = match &result {
+            let result = match &journaled {
                 // The journal has it durably; its own file follows, flushed later.
                 Ok(()) => write.run_unsynced(),
+                Err(_) if self.shared.journal.is_held() => write.run(),
                 Err(error) => Err(copy_of(error)),
             };
             self.touch(&write.segment);
@@ -188,7 +218,7 @@ impl Writer {
         if self.file.is_none() {
             self.file = Some(make_file(&self.shared.journal.path, &*self.shared.disk)?);
         }
-        let half = (self.position / HALF_BYTES).min(1) as usize;
+        let half = self.half;
         let half_end = (half as u64 + 1) * HALF_BYTES;
         if self.position + bytes <= half_end {
             return Ok(self.position);
@@ -201,7 +231,8 @@ impl Writer {
         let segments = std::mem::take(&mut self.touched);
         self.shared.background.send(Task::ReleaseJournal { half, segments });
         let other = 1 - half;
-        journal.wait_for_half(other);
+        journal.wait_for_half(other)?;
+        self.half = other;
         self.position = other as u64 * HALF_BYTES;
         Ok(self.position)
     }
@@ -298,4 +329,37 @@ fn has_footer(file: &File, disk: &dyn Disk) -> bool {
     };
     let mut footer = [0; FOOTER_BYTES];
     disk.read(file, at, &mut footer).is_ok() && Footer::decode(&footer).is_ok()
+}
+
+#[cfg(all(test, not(feature = "sim")))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::{SegmentSpec, Store, StoreConfig};
+    use super::*;
+    use crate::types::{SegmentUid, Tier};
+
+    #[test]
+    fn a_half_that_is_exactly_full_is_left_as_any_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreConfig::new(dir.path().join("data"))).unwrap();
+        let segment = store.create(SegmentSpec {
+            uid: SegmentUid { topic_id: 1, number: 1 },
+            epoch: 1,
+            tier: Tier::Synced,
+            segment_entries: 10,
+            segment_bytes: 1 << 20,
+        });
+        let mut writer = Writer::new(Arc::clone(&store.running.shared));
+        for start in [HALF_BYTES, 0, HALF_BYTES] {
+            writer.touch(segment.inner());
+            let first = writer.place(PAGE).unwrap();
+            for page in 0..HALF_BYTES / PAGE {
+                assert_eq!(writer.place(PAGE).unwrap(), first + page * PAGE);
+                writer.position += PAGE;
+            }
+            assert_eq!(writer.touched.len(), 1);
+            assert_eq!(writer.place(PAGE).unwrap(), start);
+            assert!(writer.touched.is_empty(), "what the full half holds is being flushed");
+        }
+    }
 }

@@ -52,6 +52,7 @@ mod waiters;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -289,6 +290,8 @@ pub(crate) struct Shared {
     journal: journal::Journal,
     background: Background,
     flush_interval_ms: u64,
+    /// A flush has failed, so this run cannot end cleanly.
+    flush_failed: AtomicBool,
     /// The machine restarted since the last run, and that run did not end cleanly.
     machine_crashed: bool,
 }
@@ -347,6 +350,7 @@ impl Store {
             journal: journal::Journal::new(journal_path, identity.journal_id()),
             background,
             flush_interval_ms: config.flush_interval_ms,
+            flush_failed: AtomicBool::new(false),
             machine_crashed,
         });
         #[cfg(test)]
@@ -373,13 +377,19 @@ impl Store {
     /// Opens a new, empty segment for appends. Touches no file before the first append or
     /// [`Segment::make_file_ahead`].
     pub fn create(&self, spec: SegmentSpec) -> Segment {
-        Segment::new(&self.running.shared, spec, 0, State { loaded: true, ..State::default() }, None)
+        Segment::new(&self.running.shared, spec, 0, self.fresh_state(spec), None)
     }
 
     /// As [`Store::create`], for a segment that other nodes hold copies of too: its records are
     /// committed by [`Segment::commit`], not by being stored here.
     pub fn create_observed(&self, spec: SegmentSpec, observer: Arc<dyn Observer>) -> Segment {
-        Segment::new(&self.running.shared, spec, 0, State { loaded: true, ..State::default() }, Some(observer))
+        Segment::new(&self.running.shared, spec, 0, self.fresh_state(spec), Some(observer))
+    }
+
+    /// A recovery may have been faster than the opening: what was promised to it binds the new handle.
+    fn fresh_state(&self, spec: SegmentSpec) -> State {
+        let promised = self.running.shared.fences.get(spec.uid).map_or(0, |entry| entry.promised);
+        State { loaded: true, promised, ..State::default() }
     }
 
     /// Recovers a segment that an earlier run left open: cuts the torn tail, flushes what is

@@ -286,9 +286,17 @@ impl Segment {
         self.inner.settle();
     }
 
-    /// Completes once a sealed copy is whole, with its footer, and flushed.
-    pub async fn finished(&self) {
-        self.inner.waiters.until(|| lock(&self.inner.state).finished.then_some(())).await;
+    /// Completes once a sealed copy is whole, with its footer, and flushed: true. False: that has
+    /// failed (ask again to have it tried again), or the segment was abandoned.
+    pub async fn finished(&self) -> bool {
+        self.inner.finish_if_whole();
+        self.inner
+            .waiters
+            .until(|| {
+                let state = lock(&self.inner.state);
+                (state.finished || state.unfinished).then_some(state.finished)
+            })
+            .await
     }
 
     /// The count at which it was sealed.
@@ -378,6 +386,10 @@ impl Inner {
         let shared = &self.shared;
         if self.spec.tier == Tier::PageCache && !shared.slow_writes.now() && !shared.pool.is_awaited() {
             shared.queue.push_quietly(Arc::clone(self));
+            // Who began to wait between the look and the push has found nothing to kick.
+            if shared.slow_writes.now() || shared.pool.is_awaited() {
+                shared.queue.kick();
+            }
         } else {
             shared.queue.push(Arc::clone(self));
         }
@@ -403,6 +415,7 @@ impl Inner {
         let mut state = lock(&self.state);
         if state.sealed_count.is_some_and(|count| self.watermark() >= count) && !state.finishing {
             state.finishing = true;
+            state.unfinished = false;
             drop(state);
             self.shared.background.send(Task::Seal(Arc::clone(self)));
         }
@@ -425,15 +438,31 @@ impl Inner {
         more
     }
 
+    /// The sealed file has not got its end.
+    pub(super) fn not_finished(&self, try_again: bool) {
+        let mut state = lock(&self.state);
+        state.finishing = !try_again;
+        state.unfinished = true;
+        drop(state);
+        self.waiters.wake_all();
+    }
+
     /// A write of the batch that ends at `end_index` is durable: moves the watermark, wakes the
     /// waiters once. Returns whether the segment must be queued again.
     pub(super) fn advance(self: &Arc<Self>, batch_bytes: u64, base_index: u64, end_index: u64) -> bool {
         let mut state = lock(&self.state);
+        state.in_flight = false;
+        if state.failure.is_some() {
+            // A flush has failed meanwhile. What was past the watermark then is given up: the segment
+            // may be sealed there by now.
+            drop(state);
+            self.waiters.wake_all();
+            return false;
+        }
         let position = state.durable_position;
         state.index.note(base_index, position);
         state.durable_position = position + batch_bytes;
         state.pending_bytes -= batch_bytes;
-        state.in_flight = false;
         let more = state.wants_writer();
         state.queued |= more;
         self.watermark.store(end_index, Ordering::Release);
@@ -449,9 +478,18 @@ impl Inner {
         more
     }
 
-    /// A write or flush failed: nothing more is taken or acknowledged, and what is pending is
-    /// dropped. The first failure counts.
+    /// The write that is in flight failed: as [`Inner::fail`].
+    pub(super) fn fail_write(self: &Arc<Self>, error: &std::io::Error, what: &str) {
+        self.end_with(error, what, true);
+    }
+
+    /// A flush failed: nothing more is taken or acknowledged, and what is pending is dropped. A write
+    /// may be in flight; its end comes on its own. The first failure counts.
     pub(super) fn fail(self: &Arc<Self>, error: &std::io::Error, what: &str) {
+        self.end_with(error, what, false);
+    }
+
+    fn end_with(self: &Arc<Self>, error: &std::io::Error, what: &str, write_ended: bool) {
         let failure = if error.raw_os_error() == Some(libc::ENOSPC) {
             StoreError::DiskFull
         } else {
@@ -461,13 +499,17 @@ impl Inner {
         state.failure.get_or_insert(failure);
         state.next_index = self.watermark();
         state.pending_bytes = 0;
-        state.in_flight = false;
+        state.in_flight &= !write_ended;
+        if write_ended && self.spec.tier == Tier::Synced && error.raw_os_error() != Some(libc::ENOSPC) {
+            // The flush that was part of it may have been the one to be told of a lost page.
+            state.flush_failed = true;
+            self.shared.flush_failed.store(true, Ordering::Relaxed);
+        }
         let dropped = std::mem::take(&mut state.pending);
         drop(state);
         drop(dropped);
-        if self.observer.is_some()
-            && let Err(error) = self.shared.fences.record([self.spec.uid], |entry| entry.damaged = true)
-        {
+        let has_entry = self.observer.is_some() || self.shared.fences.get(self.spec.uid).is_some();
+        if has_entry && let Err(error) = self.shared.fences.record([self.spec.uid], |entry| entry.damaged = true) {
             tracing::error!(segment = %self.spec.uid, %error, "it could not be noted that the copy is in doubt");
         }
         self.waiters.wake_all();

@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) loaded: bool,
     pub(super) closed: bool,
     pub(super) failure: Option<StoreError>,
+    /// A flush has failed: what of the file is on the device is not known.
+    pub(super) flush_failed: bool,
     pub(super) sealed_count: Option<u64>,
     /// The file exists with its header; space is reserved up to here.
     pub(super) reserved_end: u64,
@@ -45,6 +47,8 @@ pub(super) struct State {
     pub(super) finishing: bool,
     /// They are there, flushed.
     pub(super) finished: bool,
+    /// They could not be written, or are not wanted any more.
+    pub(super) unfinished: bool,
     /// It is on record that this node has a copy.
     pub(super) known: bool,
     /// Whoever waits for the commit of a record below this is told that its outcome is not known.

@@ -1,6 +1,7 @@
 //! The simulation's twin of the store's threads: the same work, in tasks, after the time that a disk takes.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -74,7 +75,7 @@ impl Threads {
         perform_all(shared, &self.tasks);
         background::flush_dirty(shared);
         // What the journal still owes was never acknowledged.
-        shared.journal.is_idle()
+        shared.journal.is_idle() && !shared.flush_failed.load(Ordering::Relaxed)
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use super::appender::Queue;
+use super::appender::{Queue, write_here};
 use super::background::Task;
 use super::disk::Disk;
 use super::{Shared, StoreConfig, background, blocking, journal};
@@ -46,9 +47,13 @@ impl Threads {
         let writers_ended = self.writers.into_iter().all(|thread| thread.join().is_ok());
         shared.journal.stop();
         let journal_ended = self.journal.join().is_ok();
+        // What was pending behind the journal's last rounds came too late for the writers.
+        while let Some(segment) = shared.queue.pop_or_sleep() {
+            write_here(&segment);
+        }
         shared.background.send(Task::Stop);
-        let flushed = self.background.join().is_ok();
-        writers_ended && journal_ended && flushed
+        let background_ended = self.background.join().is_ok();
+        writers_ended && journal_ended && background_ended && !shared.flush_failed.load(Ordering::Relaxed)
     }
 }
 

@@ -194,7 +194,7 @@ impl Writer {
         for slot in &mut self.slots {
             if let Some(InFlight { write, .. }) = slot.take() {
                 // The kernel may still read the chunks: they must never be used again.
-                write.segment.fail(error, "the io_uring");
+                write.segment.fail_write(error, "the io_uring");
                 std::mem::forget(write);
             }
         }

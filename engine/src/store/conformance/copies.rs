@@ -213,3 +213,14 @@ pub(super) fn a_short_copy_serves_what_it_has_and_is_finished_when_it_is_whole(c
     replica.wait_watermark_blocking(20).unwrap();
     expect(&replica, 0..20);
 }
+
+pub(super) fn a_new_handle_is_bound_by_what_was_promised_before(config: StoreConfig) {
+    let store = Store::open(config).unwrap();
+    // A recovery at epoch 9 asks before this node has heard that it leads the segment at epoch 3.
+    let copy = open_copy(&store, spec(1, Tier::PageCache));
+    fence(&store, &copy, 9).unwrap();
+    let late = store.create_observed(spec(1, Tier::PageCache), Arc::new(Nobody));
+    assert!(matches!(late.try_append(&[b"no"], Take::UpToLimit), Err(StoreError::Closed)));
+    let next = SegmentSpec { epoch: 9, ..spec(1, Tier::PageCache) };
+    store.create(next).try_append(&[b"yes"], Take::UpToLimit).unwrap();
+}
