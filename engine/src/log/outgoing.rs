@@ -4,7 +4,7 @@
 //! What waits to be sent is bounded; a segment that does not fit any more is a laggard, and is fed
 //! from its file when there is room. One task owns the socket in both directions.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -94,7 +94,7 @@ struct Queue {
     /// Bytes of the batches in `items`.
     bytes: usize,
     laggards: VecDeque<SegmentUid>,
-    commits: Vec<SegmentAt>,
+    commits: HashSet<SegmentAt>,
 }
 
 #[derive(Debug)]
@@ -164,7 +164,7 @@ impl Outgoing {
     pub fn push_commit(&self, at: SegmentAt) {
         let mut queue = lock(&self.queue);
         let first = queue.commits.is_empty();
-        queue.commits.push(at);
+        queue.commits.insert(at);
         drop(queue);
         if first {
             self.wake();
@@ -224,7 +224,15 @@ impl Outgoing {
         let mut input = BytesMut::with_capacity(READ_BYTES);
         let mut heard_at = Instant::now();
         let mut pinged = false;
+        let mut commits_due = None;
         loop {
+            if lock(&self.queue).commits.is_empty() {
+                commits_due = None;
+            } else if *commits_due.get_or_insert_with(|| Instant::now() + COMMIT_DELAY) <= Instant::now() {
+                // Also on a stream that never falls silent.
+                self.tell_commits(broker, &mut out);
+                commits_due = None;
+            }
             self.collect(&mut out);
             self.feed_laggards(broker, &mut out).await;
             let sent_all = out.send(&stream)?;
@@ -235,7 +243,6 @@ impl Outgoing {
             if heard_at.elapsed() >= SILENCE_MAX {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let commits_wait = !lock(&self.queue).commits.is_empty();
             if sent_all && self.has_work() {
                 continue;
             }
@@ -243,7 +250,7 @@ impl Outgoing {
                 ready = stream.readable() => ready?,
                 ready = stream.writable(), if !sent_all => ready?,
                 () = self.wake.notified() => {}
-                () = tokio::time::sleep(COMMIT_DELAY), if commits_wait => self.tell_commits(broker, &mut out),
+                () = tokio::time::sleep_until(commits_due.unwrap_or(heard_at)), if commits_due.is_some() => {}
                 () = tokio::time::sleep_until(heard_at + if pinged { SILENCE_MAX } else { PING_AFTER }) => {
                     if !std::mem::replace(&mut pinged, true) {
                         self.push_message(&Message::Ping);

@@ -31,6 +31,8 @@ use crate::types::SegmentUid;
 const LINGER: Duration = Duration::from_secs(5);
 /// How often that is looked at.
 const LINGER_CHECK: Duration = Duration::from_millis(50);
+/// Before a segment is handed back that this node was to lead.
+const DECLINE_PAUSE: Duration = Duration::from_millis(500);
 
 /// What changed since the last pass.
 struct Changes {
@@ -53,6 +55,12 @@ struct Opening {
     info: TopicInfo,
     segment: Segment,
     leading: Option<Arc<Leading>>,
+}
+
+impl Opening {
+    fn at(&self) -> SegmentAt {
+        SegmentAt { uid: self.segment.spec().uid, epoch: self.segment.spec().epoch }
+    }
 }
 
 /// Runs until the broker stops.
@@ -344,7 +352,10 @@ fn open(broker: &Arc<Broker>, openings: Vec<Opening>) {
     let segments: Vec<(Segment, bool)> = openings.iter().map(|opening| (opening.segment.clone(), true)).collect();
     match broker.store.know_copies(&segments) {
         Ok(ahead) => know_ahead(broker, ahead),
-        Err(error) => return tracing::error!(%error, "segments cannot be opened"),
+        Err(error) => {
+            tracing::error!(%error, "segments cannot be opened; others are asked to take them over");
+            return decline(broker, openings.iter().map(Opening::at).collect());
+        }
     }
     let mut opened = Vec::with_capacity(openings.len());
     for Opening { topic, info, segment, leading } in openings {
@@ -363,6 +374,16 @@ fn open(broker: &Arc<Broker>, openings: Vec<Opening>) {
     }
     // Nobody need wait for it, and whoever writes first need not do it.
     exec::spawn_blocking(move || opened.iter().for_each(Segment::make_file_ahead));
+}
+
+/// Segments that this node was to lead and cannot: they are recovered, and the next ones may be led
+/// elsewhere. Not at once, since it may be this node's turn again.
+fn decline(broker: &Arc<Broker>, segments: Vec<SegmentAt>) {
+    let broker = Arc::clone(broker);
+    tokio::spawn(async move {
+        tokio::time::sleep(DECLINE_PAUSE).await;
+        rollover::begin_seal(&broker, segments).await;
+    });
 }
 
 /// Puts what may come next on record, while nobody waits for it.

@@ -202,8 +202,10 @@ async fn check(broker: &Arc<Broker>, topic: &Arc<Topic>, job: &Job) -> io::Resul
     }
     let uid = SegmentUid { topic_id: topic.id, number: job.info.number };
     tracing::info!(segment = %uid, "this node's copy is not whole; the rest is fetched");
-    if !segment.has_other_copies() {
-        // A handle that took the copy for whole: what is there is looked at anew.
+    if !segment.has_other_copies() || segment.failure().is_some() {
+        // A handle that took the copy for whole, or takes nothing any more: what is there is looked at
+        // anew.
+        broker.copies.remove(uid);
         let fresh = open(broker, topic, &job.info).await?;
         topic.change(|chain| {
             if let Some(link) = chain.links.iter_mut().find(|link| link.number == job.info.number) {
@@ -233,7 +235,11 @@ async fn adopt(broker: &Arc<Broker>, topic: &Arc<Topic>, job: &Job) -> io::Resul
     let uid = SegmentUid { topic_id: topic.id, number: job.info.number };
     let segment = open(broker, topic, &job.info).await?;
     pull(broker, topic, &segment, job).await?;
-    segment.finished().await;
+    if !segment.finished().await {
+        // Perhaps with another handle.
+        broker.copies.remove(uid);
+        return Err(io::Error::other("the copy could not be ended and flushed"));
+    }
     let mut to = job.sound.clone();
     to.push(Replica { node_id: broker.config.node_id, disk_id: broker.disk_id() });
     let command = Command::SetReplicas { uid, from: job.info.replicas.clone(), to };
@@ -248,6 +254,11 @@ async fn open(broker: &Arc<Broker>, topic: &Arc<Topic>, info: &SegmentInfo) -> i
     let spec = spec(topic.id, &topic.config, info);
     let opener = Arc::clone(broker);
     let copy = blocking(move || opener.copies.open(&opener.store, spec)).await?;
+    if let Some(failure) = copy.segment.failure() {
+        // It takes nothing any more; the next round opens it anew.
+        broker.copies.remove(spec.uid);
+        return Err(io::Error::other(failure));
+    }
     if let Phase::Sealed { count, .. } = info.phase {
         copy.segment.end_at(count);
     }

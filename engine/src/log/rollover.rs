@@ -139,17 +139,29 @@ async fn drain(broker: &Broker, segment: &Segment) -> Option<u64> {
     }
 }
 
-/// Proposes the closings until the metadata show the segments closed, or being recovered.
+/// Proposes the closings until the metadata show the segments closed, or being recovered; in smaller
+/// commands if they are too large for one.
 async fn propose(broker: &Broker, mut closings: Vec<(Arc<Topic>, Closing)>) {
+    let stopped = broker.stopped();
+    tokio::pin!(stopped);
+    let mut most = closings.len();
     loop {
         closings.retain(|(_, closing)| is_open(broker, closing.segment));
         if closings.is_empty() {
             return;
         }
-        let list = closings.iter().map(|(_, closing)| closing.clone()).collect();
-        match broker.metadata.propose(Command::SealAndOpen { closings: list, at_ms: now_ms() }).await {
+        let list = closings.iter().take(most).map(|(_, closing)| closing.clone()).collect();
+        let proposal = broker.metadata.propose(Command::SealAndOpen { closings: list, at_ms: now_ms() });
+        let outcome = tokio::select! {
+            outcome = proposal => outcome,
+            () = &mut stopped => return,
+        };
+        match outcome {
             Ok(_) => {}
             Err(error) if may_pass(&error) => tokio::time::sleep(REPEAT).await,
+            Err(MetadataError::TooLarge { .. }) if most > 1 => most /= 2,
+            // Rather deliver some records again than take no more.
+            Err(MetadataError::TooLarge { .. }) if !closings[0].1.cursors.is_empty() => closings[0].1.cursors.clear(),
             Err(error) => return refuse(&closings, &error.into()),
         }
     }
@@ -176,7 +188,10 @@ fn is_open(broker: &Broker, at: SegmentAt) -> bool {
 
 /// Will the same proposal perhaps be taken later?
 fn may_pass(error: &MetadataError) -> bool {
-    matches!(error, MetadataError::NoLeader | MetadataError::Unknown | MetadataError::TooFewNodes { .. })
+    matches!(
+        error,
+        MetadataError::NoLeader | MetadataError::Unknown | MetadataError::TooFewNodes { .. } | MetadataError::Full
+    )
 }
 
 /// Has segments recovered, by whomever the Raft leader names: asks until the metadata show that it

@@ -27,20 +27,32 @@ const WEAK_PAUSE: Duration = Duration::from_secs(30);
 
 /// Runs until the broker stops.
 pub async fn run(broker: Arc<Broker>) {
+    // Side by side: to look at the sets takes as long as the nodes that are asked.
+    tokio::join!(watch_commits(&broker), watch_strength(&broker));
+}
+
+async fn watch_commits(broker: &Arc<Broker>) {
     let stopping = broker.stopping();
     tokio::pin!(stopping);
-    let mut strength = Strength::default();
-    let mut next_strength = Instant::now() + STRENGTH_INTERVAL;
     loop {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
             () = &mut stopping => return,
         }
-        look_at_commits(&broker);
-        if Instant::now() >= next_strength {
-            strength.look(&broker).await;
-            next_strength = Instant::now() + STRENGTH_INTERVAL;
+        look_at_commits(broker);
+    }
+}
+
+async fn watch_strength(broker: &Arc<Broker>) {
+    let stopping = broker.stopping();
+    tokio::pin!(stopping);
+    let mut strength = Strength::default();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(STRENGTH_INTERVAL) => {}
+            () = &mut stopping => return,
         }
+        strength.look(broker).await;
     }
 }
 

@@ -380,7 +380,10 @@ impl State {
         }
         // How far the open segment is only its leader knows, so there is no upper bound here.
         move_cursors(topic, &commit.moves, u64::MAX);
-        true
+        // A cursor that somebody has set meanwhile is not where the leader believes it to be.
+        commit.moves.iter().all(|moved| {
+            topic.cursors.get(&moved.group).is_none_or(|cursor| cursor.generation == moved.cursor.generation)
+        })
     }
 
     fn seek(&mut self, segment: SegmentAt, group: &str, generation: u64, offset: u64) -> Outcome {

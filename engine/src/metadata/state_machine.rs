@@ -101,6 +101,8 @@ pub(super) struct StateMachine {
     path: PathBuf,
     view: Arc<View>,
     current: Arc<Mutex<Option<Kept>>>,
+    /// Held while a snapshot is written: one that is built here may be overtaken by one that the leader sends.
+    keeping: Arc<Mutex<()>>,
 }
 
 impl StateMachine {
@@ -120,7 +122,12 @@ impl StateMachine {
             index: watch::Sender::new(index),
             snapshot_index: watch::Sender::new(index),
         };
-        Ok(StateMachine { path: path.to_owned(), view: Arc::new(view), current: Arc::new(Mutex::new(current)) })
+        Ok(StateMachine {
+            path: path.to_owned(),
+            view: Arc::new(view),
+            current: Arc::new(Mutex::new(current)),
+            keeping: Arc::default(),
+        })
     }
 
     /// The state.
@@ -128,8 +135,16 @@ impl StateMachine {
         Arc::clone(&self.view)
     }
 
+    /// Makes a snapshot the one that counts, unless there is a newer one already.
     fn keep(&self, meta: &Meta, body: &[u8]) -> io::Result<()> {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some((meta.clone(), body.to_vec()));
+        let _keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            if current.as_ref().is_some_and(|(kept, _)| kept.last_log_id > meta.last_log_id) {
+                return Ok(());
+            }
+            *current = Some((meta.clone(), body.to_vec()));
+        }
         write_snapshot(&self.path, body)?;
         self.view.snapshot_index.send_replace(meta.last_log_id.map_or(0, |id| id.index));
         Ok(())

@@ -114,6 +114,13 @@ fn cursors_only_advance_within_a_generation_and_a_seek_begins_a_new_one() {
 }
 
 #[test]
+fn a_commit_of_a_cursor_that_was_set_meanwhile_says_so() {
+    let seek = Command::Seek { segment: at(1, 1, 1), group: "g".into(), generation: 0, offset: 3 };
+    let (_, outcomes) = run(&[create("t"), seek, move_to(at(1, 1, 1), 5, 0), move_to(at(1, 1, 1), 5, 1)]);
+    assert_eq!(outcomes[2..], [Outcome::Applied(vec![false]), Outcome::Applied(vec![true])]);
+}
+
+#[test]
 fn cursors_move_only_through_the_open_segment_at_its_epoch() {
     let fence = Command::BeginSeal { segments: vec![at(1, 1, 1)], recoverers: Vec::new() };
     let (state, outcomes) = run(&[create("t"), move_to(at(1, 1, 7), 8, 0), fence, move_to(at(1, 1, 2), 8, 0)]);
