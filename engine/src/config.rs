@@ -18,7 +18,7 @@ const BUFFER_BYTES_MIN: usize = 1 << 20;
     name = "walrus",
     version,
     about = "Walrus: a distributed log. Without --join this is a complete single-node broker.",
-    after_help = "Example:\n  walrus --node-id 1 --data-dir ./data\n  walrus-cli register logs && walrus-cli put logs 'hello world' && walrus-cli get logs"
+    after_help = "Example:\n  walrus --node-id 1 --data-dir ./data\n  walrus-cli register logs && walrus-cli put logs 'hello world' && walrus-cli get logs\n\nRUST_LOG says what is logged (info,openraft=off)."
 )]
 pub struct Config {
     /// This node's number in the cluster, from 1. Default 1.

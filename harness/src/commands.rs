@@ -265,7 +265,9 @@ fn tune(args: &TuneArgs) -> Result<i32, String> {
     watch_signals()?;
     let place = BenchDir::make(&args.run.bench_dir)?;
     let env = environment(&args.run, &place.0);
-    let rows: Vec<RowName> = args.rows.iter().map(|row| RowName::parse(row)).collect::<Result<_, _>>()?;
+    let mut rows: Vec<RowName> = args.rows.iter().map(|row| RowName::parse(row)).collect::<Result<_, _>>()?;
+    let wanted = &args.run.systems;
+    rows.retain(|row| wanted.is_empty() || wanted.contains(&row.system));
     let sweep = tune::Sweep {
         rows,
         workload: args.run.workload.first().cloned().unwrap_or_else(|| "writes-burst".into()),

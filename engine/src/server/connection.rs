@@ -112,12 +112,7 @@ impl Connection {
         match self.serve().await {
             Ok(()) => self.settle_and_send().await,
             Err(Close::Refused(refusal)) => Box::pin(self.farewell(refusal)).await,
-            Err(close) => {
-                if matches!(close, Close::Deadline) {
-                    self.broker.counters.deadlines_missed.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(close)
-            }
+            Err(close) => Err(close),
         }
     }
 
@@ -192,6 +187,7 @@ impl Connection {
         }
         while self.alarm.as_mut().poll(cx).is_ready() {
             if deadline <= Instant::now() {
+                self.broker.counters.deadlines_missed.fetch_add(1, Ordering::Relaxed);
                 return Err(self.missed());
             }
             self.alarm.as_mut().reset(deadline);

@@ -1,7 +1,8 @@
 //! Every byte that the store puts on disk.
 //!
-//! All integers are little-endian. Every structure starts with a magic and carries a CRC32C
-//! (Castagnoli) over everything in it that follows the CRC field.
+//! All integers are little-endian. All but the parts of a journal round and the entries of an index
+//! start with a magic and carry a CRC32C (Castagnoli) over everything in them that follows the CRC
+//! field. What has no version of its own goes by that of `store.json`.
 //!
 //! **Segment file** `segments/<topic id, 16 hex digits>-<number, 10 digits>.seg`
 //!
@@ -18,7 +19,7 @@
 //!
 //! ```text
 //! 0      4         8      12         20       28      36      44         48         56
-//! │magic │ version │ crc  │ topic id │ number │ epoch │ base* │ tier,0×3 │ reserved │
+//! │magic │ version │ crc  │ topic id │ number │ epoch │ 0×8   │ tier,0×3 │ reserved │
 //! 512    516       520    528        536      544
 //! │magic │ crc     │ 0×8  │ position │ index  │      everything below was flushed
 //! ```

@@ -29,7 +29,9 @@ fn a_frame_that_comes_byte_by_byte_is_cut_off_at_the_deadline() {
     }
     assert!(started.elapsed() < Duration::from_secs(20), "the client was never cut off");
     assert!(started.elapsed() >= Duration::from_millis(300));
-    assert_eq!(broker.client().call("PUT t others are served"), "OK");
+    let mut observer = broker.client();
+    assert_eq!(observer.call("PUT t others are served"), "OK");
+    assert_eq!(observer.json("METRICS")["walrus"]["deadlines_missed"], 1);
 }
 
 #[test]
