@@ -13,6 +13,8 @@ use crate::proc;
 const QUIET_BYTES: u64 = 64 << 20;
 /// So long the device may take to get quiet.
 const QUIET_TIMEOUT: Duration = Duration::from_mins(1);
+/// A guest looks for free pages to report this often (`PAGE_REPORTING_DELAY`), in seconds.
+const REPORTING_INTERVAL_S: f64 = 2.0;
 /// Part of the throttling point that a burst uses: systems write more than the payload.
 const BURST_SHARE_PCT: u64 = 70;
 
@@ -64,7 +66,7 @@ pub fn warm_memory(dir: &Path, bytes: u64, file_bytes: u64) -> Result<(), RunErr
         blocks.push(vec![1; STEP]);
     }
     drop(blocks);
-    warm_page_cache(dir, file_bytes)?;
+    warm_page_cache(dir, file_bytes, 0.0)?;
     quiesce()
 }
 
@@ -75,11 +77,12 @@ pub fn warm_memory(dir: &Path, bytes: u64, file_bytes: u64) -> Result<(), RunErr
 /// To be done right before a run: a guest that reports its free pages (`page_reporting`) gives the
 /// host back within seconds what the run before has freed, and each page of it then costs a fault
 /// again. Every two seconds it takes a sixteenth of what is free, the pages last used first: so
-/// much more is warmed. Memory of a process does not do in place of a file: the page cache takes
-/// other pages.
-pub fn warm_page_cache(dir: &Path, bytes: u64) -> Result<(), RunError> {
-    let reported_bytes = bytes.min(proc::meminfo_bytes("MemFree") / 16);
-    let bytes = (bytes + reported_bytes).min(proc::meminfo_bytes("MemAvailable") * 7 / 10);
+/// much more is warmed for a run of `seconds`. Memory of a process does not do in place of a file:
+/// the page cache takes other pages.
+pub fn warm_page_cache(dir: &Path, bytes: u64, seconds: f64) -> Result<(), RunError> {
+    let passes = 1.0 + (seconds / REPORTING_INTERVAL_S).floor();
+    let reported_bytes = bytes.min((passes * proc::meminfo_bytes("MemFree") as f64 / 16.0) as u64);
+    let bytes = (bytes + reported_bytes).min(proc::meminfo_bytes("MemAvailable") / 100 * 85);
     let path = dir.join("warm-up");
     File::create(&path)?.set_len(bytes)?;
     let mut file = File::open(&path)?;
@@ -175,7 +178,7 @@ mod tests {
     #[test]
     fn warming_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        warm_page_cache(dir.path(), 8 << 20).unwrap();
+        warm_page_cache(dir.path(), 8 << 20, 1.0).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

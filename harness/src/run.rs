@@ -213,8 +213,10 @@ impl Run<'_> {
         let mut worker = Worker::spawn(&spec, command)?;
         hear_ready(&worker)?;
         // The last thing before the clock starts: what is free does not stay warm for long.
-        let filled_bytes = plan::page_cache_bytes(&self.task.case, &self.task.load);
-        machine::warm_page_cache(&self.env.bench_dir, filled_bytes)?;
+        let (case, load) = (&self.task.case, &self.task.load);
+        // Bursts are over before much of it is given back.
+        let seconds = load.seconds.filter(|_| case.kind == Kind::Sustained).unwrap_or(0.0);
+        machine::warm_page_cache(&self.env.bench_dir, plan::page_cache_bytes(case, load), seconds)?;
         let mut meter = self.go(&mut worker, server.as_deref())?;
         let mut scrap = Outcome { summary: outcome.summary.clone(), throughput: Vec::new(), latencies: Vec::new() };
         let fault = (self.task.case.kind == Kind::Failover).then_some(server.as_mut()).flatten();
