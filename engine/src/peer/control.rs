@@ -126,13 +126,9 @@ async fn converse(stream: TcpStream, first: Call, calls: &mut mpsc::UnboundedRec
                         let _ = waiting.send(Ok(body));
                     }
                 }
-                () = tokio::time::sleep_until(heard + SILENCE_MAX), if !owed.is_empty() => {
-                    // Those who gave up on their own do not count.
-                    owed.retain(|_, waiting| !waiting.is_closed());
-                    if !owed.is_empty() {
-                        break None;
-                    }
-                }
+                // What nobody waits for any more is owed all the same: Raft gives its requests up much
+                // sooner, and would wait for ever behind a connection that brings nothing.
+                () = tokio::time::sleep_until(heard + SILENCE_MAX), if !owed.is_empty() => break None,
             }
         };
         let Some(call) = call else { break };
@@ -228,4 +224,29 @@ pub(crate) async fn serve(stream: TcpStream, from: Hello, requests: mpsc::Sender
         });
     }
     writer.abort();
+}
+
+#[cfg(all(test, not(feature = "sim")))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_brings_nothing_is_given_up_although_its_callers_gave_up_sooner() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connects");
+        let (_silent, _) = listener.accept().await.expect("accepts");
+        let (calls, mut queue) = mpsc::unbounded_channel();
+        let given_up = || Call { body: vec![1], reply: oneshot::channel().0 };
+        let callers = async {
+            loop {
+                let _ = calls.send(given_up());
+                tokio::time::sleep(SILENCE_MAX / 30).await;
+            }
+        };
+        tokio::select! {
+            () = converse(stream, given_up(), &mut queue) => {}
+            () = callers => {}
+            () = tokio::time::sleep(2 * SILENCE_MAX) => panic!("it was kept"),
+        }
+    }
 }
