@@ -43,7 +43,7 @@ impl ClientSession {
         let form = if setup.one_in_flight {
             Form::OneInFlight
         } else if has_word("append") {
-            Form::Append { batch_bytes: append_bytes }
+            Form::Append { batch_bytes: append_bytes, window_bytes: setup.in_flight_bytes }
         } else {
             Form::Put
         };

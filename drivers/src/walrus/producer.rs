@@ -17,14 +17,30 @@ pub(super) enum Form {
     /// A `PUT` each, collected.
     Put,
     /// An `APPEND` for as many records of a topic.
-    Append { batch_bytes: usize },
+    Append {
+        /// A list this large is sent.
+        batch_bytes: usize,
+        /// Payload that may be in flight.
+        window_bytes: u64,
+    },
 }
+
+/// Room in a list for the record that makes it large enough to be sent.
+const RECORD_ROOM_BYTES: usize = 4 << 10;
 
 /// Records of one topic on their way into an `APPEND`, and the tickets that belong to them.
 #[derive(Debug, Default)]
 struct Collected {
     records: RecordBatch,
     tickets: Runs,
+}
+
+/// Memory of lists that were sent and of requests that were answered, to be used again: the last first,
+/// which may still be in the processor's cache.
+#[derive(Debug, Default)]
+struct Spare {
+    lists: Vec<RecordBatch>,
+    tickets: Vec<Runs>,
 }
 
 pub(super) struct PipelineProducer<'s> {
@@ -35,7 +51,9 @@ pub(super) struct PipelineProducer<'s> {
     /// When the oldest record came that was not written to the socket yet.
     collecting_since: Option<Instant>,
     in_flight: InFlight,
+    /// What each topic has collected; the memory of those that have nothing is among the spare.
     batches: Vec<Collected>,
+    spare: Spare,
     /// Topics whose batch holds something.
     waiting: Vec<usize>,
 }
@@ -60,6 +78,7 @@ impl<'s> PipelineProducer<'s> {
             collecting_since: None,
             in_flight,
             batches: topics.iter().map(|_| Collected::default()).collect(),
+            spare: Spare { lists: lists(form), tickets: Vec::new() },
             waiting: Vec::new(),
         })
     }
@@ -68,6 +87,9 @@ impl<'s> PipelineProducer<'s> {
         let batch = &mut self.batches[topic];
         if batch.records.is_empty() {
             self.waiting.push(topic);
+            batch.records =
+                self.spare.lists.pop().unwrap_or_else(|| RecordBatch::with_capacity(batch_bytes + RECORD_ROOM_BYTES));
+            batch.tickets = self.spare.tickets.pop().unwrap_or_default();
         }
         batch.records.push(record);
         batch.tickets.push(ticket);
@@ -79,11 +101,12 @@ impl<'s> PipelineProducer<'s> {
     }
 
     fn push_batch(&mut self, topic: usize) -> Result<(), ClientError> {
-        let batch = &mut self.batches[topic];
-        self.pipeline.push_append(&self.topics[topic], &batch.records)?;
-        batch.records.clear();
+        let Collected { mut records, tickets } = std::mem::take(&mut self.batches[topic]);
+        self.pipeline.push_append(&self.topics[topic], &records)?;
+        records.clear();
+        self.spare.lists.push(records);
         if let InFlight::Appends(requests) = &mut self.in_flight {
-            requests.push_back(std::mem::take(&mut batch.tickets));
+            requests.push_back(tickets);
         }
         Ok(())
     }
@@ -104,12 +127,19 @@ impl<'s> PipelineProducer<'s> {
     }
 
     fn receive(&mut self, wait: Duration, acks: &mut Vec<Ack>) -> Result<u64, ClientError> {
-        let in_flight = &mut self.in_flight;
+        let (in_flight, spare) = (&mut self.in_flight, &mut self.spare.tickets);
         self.pipeline.recv_replies(wait, |outcome| match outcome {
-            Outcome::Ok(requests) => in_flight.settle(requests, true, acks),
-            Outcome::Err { .. } => in_flight.settle(1, false, acks),
+            Outcome::Ok(requests) => in_flight.settle(requests, true, acks, spare),
+            Outcome::Err { .. } => in_flight.settle(1, false, acks, spare),
         })
     }
+}
+
+/// As many lists as the window can fill, made before anything is measured.
+fn lists(form: Form) -> Vec<RecordBatch> {
+    let Form::Append { batch_bytes, window_bytes } = form else { return Vec::new() };
+    let count = window_bytes.div_ceil(batch_bytes as u64);
+    (0..count).map(|_| RecordBatch::with_capacity(batch_bytes + RECORD_ROOM_BYTES)).collect()
 }
 
 impl Producer for PipelineProducer<'_> {
@@ -121,7 +151,7 @@ impl Producer for PipelineProducer<'_> {
                 return self.pipeline.flush().map_err(failed);
             }
             Form::Put => self.pipeline.push_put(&self.topics[topic], record).map_err(failed)?,
-            Form::Append { batch_bytes } => self.collect(topic, ticket, record, batch_bytes).map_err(failed)?,
+            Form::Append { batch_bytes, .. } => self.collect(topic, ticket, record, batch_bytes).map_err(failed)?,
         }
         // Fewer bytes than before: a full write went out, and this record starts the next one.
         if self.collecting_since.is_none() || self.pipeline.unsent_bytes() < unsent_bytes {
@@ -161,7 +191,8 @@ enum InFlight {
 }
 
 impl InFlight {
-    fn settle(&mut self, requests: u64, ok: bool, acks: &mut Vec<Ack>) {
+    /// The oldest `requests` were answered. Memory that this sets free goes to `spare`.
+    fn settle(&mut self, requests: u64, ok: bool, acks: &mut Vec<Ack>, spare: &mut Vec<Runs>) {
         match self {
             InFlight::Puts { next_ticket } => {
                 acks.push(Ack { first_ticket: *next_ticket, count: requests, ok });
@@ -171,6 +202,7 @@ impl InFlight {
                 for _ in 0..requests {
                     if let Some(mut tickets) = queue.pop_front() {
                         tickets.settle(ok, acks);
+                        spare.push(tickets);
                     }
                 }
             }

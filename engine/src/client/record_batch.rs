@@ -10,6 +10,15 @@ pub struct RecordBatch {
 }
 
 impl RecordBatch {
+    /// An empty one with memory for so many bytes (see [`RecordBatch::bytes`]), which is in place: none
+    /// of it is given by the operating system only when a record comes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        // Written to, since memory that never was is not there yet.
+        let mut encoded = vec![1; bytes];
+        encoded.clear();
+        RecordBatch { encoded, records: 0 }
+    }
+
     /// Copies a record in.
     #[inline]
     pub fn push(&mut self, record: &[u8]) {
