@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::child::{RunError, check_stop};
@@ -66,32 +66,47 @@ pub fn warm_memory(dir: &Path, bytes: u64, file_bytes: u64) -> Result<(), RunErr
         blocks.push(vec![1; STEP]);
     }
     drop(blocks);
-    warm_page_cache(dir, file_bytes, 0.0)?;
+    drop(warm_page_cache(dir, file_bytes, 0.0)?);
     quiesce()
 }
 
 /// Lets the page cache find memory for `bytes` of files that was used a moment ago: reads a sparse
-/// file, whose pages the kernel fills with zeros, and deletes it. Nothing gets dirty and nothing
-/// goes to the device.
+/// file, whose pages the kernel fills with zeros. Nothing gets dirty and nothing goes to the device.
 ///
 /// To be done right before a run: a guest that reports its free pages (`page_reporting`) gives the
 /// host back within seconds what the run before has freed, and each page of it then costs a fault
 /// again. Every two seconds it takes a sixteenth of what is free, the pages last used first: so
-/// much more is warmed for a run of `seconds`. Memory of a process does not do in place of a file:
+/// more is warmed for a run of `seconds`. Memory of a process does not do in place of a file:
 /// the page cache takes other pages.
-pub fn warm_page_cache(dir: &Path, bytes: u64, seconds: f64) -> Result<(), RunError> {
+///
+/// A run that goes on until it has used a good part of what is free meets a page cache that is full,
+/// as on a server that has been up for long: the file stays until the returned value is dropped, and
+/// the kernel takes its pages, which are in use until then and so cannot be given back to the host.
+pub fn warm_page_cache(dir: &Path, bytes: u64, seconds: f64) -> Result<Option<WarmFile>, RunError> {
+    let free_bytes = proc::meminfo_bytes("MemFree");
+    let fills = seconds > 0.0 && bytes > free_bytes / 3;
     let passes = 1.0 + (seconds / REPORTING_INTERVAL_S).floor();
-    let reported_bytes = bytes.min((passes * proc::meminfo_bytes("MemFree") as f64 / 16.0) as u64);
-    let bytes = (bytes + reported_bytes).min(proc::meminfo_bytes("MemAvailable") / 100 * 85);
-    let path = dir.join("warm-up");
-    File::create(&path)?.set_len(bytes)?;
-    let mut file = File::open(&path)?;
+    let reported_bytes = bytes.min((passes * free_bytes as f64 / 16.0) as u64);
+    let bytes = if fills { free_bytes / 16 * 15 } else { bytes + reported_bytes };
+    let warm = WarmFile(dir.join("warm-up"));
+    File::create(&warm.0)?.set_len(bytes.min(proc::meminfo_bytes("MemAvailable") / 100 * 90))?;
+    let mut file = File::open(&warm.0)?;
     let mut chunk = vec![0; 1 << 20];
     while file.read(&mut chunk)? > 0 {
         check_stop()?;
     }
-    drop(file);
-    Ok(fs::remove_file(&path)?)
+    Ok(fills.then_some(warm))
+}
+
+/// A sparse file whose pages fill the page cache; deleted when dropped.
+#[derive(Debug)]
+pub struct WarmFile(PathBuf);
+
+impl Drop for WarmFile {
+    fn drop(&mut self) {
+        // What is left behind is empty, and goes with the run's directory.
+        let _ = fs::remove_file(&self.0);
+    }
 }
 
 /// Writes everything out and waits until the device is quiet.
@@ -178,8 +193,20 @@ mod tests {
     #[test]
     fn warming_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        warm_page_cache(dir.path(), 8 << 20, 1.0).unwrap();
+        let kept = warm_page_cache(dir.path(), 8 << 20, 1.0).unwrap();
+        assert!(kept.is_none(), "a small part of what is free");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_page_cache_that_is_kept_full_is_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("warm-up");
+        File::create(&path).unwrap();
+        let kept = WarmFile(path.clone());
+        assert!(path.exists());
+        drop(kept);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -216,7 +216,8 @@ impl Run<'_> {
         let (case, load) = (&self.task.case, &self.task.load);
         // Bursts are over before much of it is given back.
         let seconds = load.seconds.filter(|_| case.kind == Kind::Sustained).unwrap_or(0.0);
-        machine::warm_page_cache(&self.env.bench_dir, plan::page_cache_bytes(case, load), seconds)?;
+        let page_cache_bytes = plan::page_cache_bytes(case, load);
+        let full_cache = machine::warm_page_cache(&self.env.bench_dir, page_cache_bytes, seconds)?;
         let mut meter = self.go(&mut worker, server.as_deref())?;
         let mut scrap = Outcome { summary: outcome.summary.clone(), throughput: Vec::new(), latencies: Vec::new() };
         let fault = (self.task.case.kind == Kind::Failover).then_some(server.as_mut()).flatten();
@@ -226,6 +227,7 @@ impl Run<'_> {
             at_ms: (at_s * 1e3) as u64,
         });
         let drained = watch::watch(&worker, &mut meter, &mut outcome.throughput, &self.task.run_id, fault)?;
+        drop(full_cache);
         let mut reading = meter.read();
         let mut settle_s = 0.0;
         if self.kill {
