@@ -84,7 +84,7 @@ pub struct Config {
     /// Longest frame that is accepted, in bytes. Default 8 MiB.
     #[arg(long, default_value_t = Config::default().max_frame_bytes)]
     pub max_frame_bytes: usize,
-    /// Bytes read from a connection at once. Default 512 KiB.
+    /// Bytes read from a connection at once. Default 256 KiB.
     #[arg(long, default_value_t = Config::default().read_buffer_bytes)]
     pub read_buffer_bytes: usize,
     /// Memory for frames and replies of all connections together, in bytes. Default 128 MiB.
@@ -130,7 +130,7 @@ impl Default for Config {
             pool_bytes: 64 << 20,
             flush_interval_ms: 5_000,
             max_frame_bytes: 8 << 20,
-            read_buffer_bytes: 512 << 10,
+            read_buffer_bytes: 256 << 10,
             connection_bytes: 128 << 20,
             max_connections: 20_000,
             idle_timeout_ms: 3_600_000,
