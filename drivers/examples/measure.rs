@@ -92,7 +92,7 @@ fn table(system: &str, name: &str, words: &str) -> toml::Table {
     let Some(toml::Value::Table(mut table)) = profile.remove(name) else {
         return toml::Table::new();
     };
-    for word in ["put", "append", "batch"] {
+    for word in ["put", "append", "batch", "idempotent", "cluster", "session"] {
         if let Some(toml::Value::Table(special)) = table.remove(word)
             && words.split(',').any(|given| given == word)
         {

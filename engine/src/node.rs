@@ -102,7 +102,7 @@ impl Node {
         // come early wait in the backlog.
         let flags = "--client-host or --client-port";
         let cannot = |error| NodeError::Listen { flags, address: address.clone(), error };
-        let listener = TcpListener::bind(&address).await.map_err(cannot)?;
+        let listener = net::bind(&address).await.map_err(cannot)?;
         let local = listener.local_addr().map_err(cannot)?;
         let admin = open_admin_port(&config).await?;
         let peer_listener = bind_peers(&config).await?;

@@ -100,6 +100,8 @@ fn machine(cores: u32) -> Value {
         "memory_bytes": proc::meminfo_bytes("MemTotal"),
         "kernel": fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
         "os": os_name(),
+        "tcp_congestion_control": fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")
+            .unwrap_or_default().trim(),
         "clock_source": fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")
             .unwrap_or_default().trim(),
     })

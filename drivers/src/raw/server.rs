@@ -10,6 +10,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
+use walrus_engine::net::unpace_loopback;
+
 use super::RING_BYTES;
 use super::buffer::Buffer;
 use super::files::{Layout, LogFile};
@@ -40,6 +42,7 @@ pub struct RawServerConfig {
 /// Serves until the process is ended.
 pub fn run(config: &RawServerConfig) -> io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", config.port))?;
+    unpace_loopback(&listener, listener.local_addr()?.ip());
     let writeback = Arc::new(Writeback::default());
     for number in 0_u64.. {
         let (stream, _) = listener.accept()?;

@@ -4,9 +4,12 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Protocol, Socket, Type};
+
 use super::error::ClientError;
 use super::read_buffer::ReadBuffer;
 use super::socket::{Interest, wait_until_ready};
+use crate::net::unpace_loopback;
 use crate::protocol::frame::Frames;
 
 /// Largest reply that a client takes. Memory grows only as bytes arrive.
@@ -175,7 +178,7 @@ fn connect(config: &ClientConfig) -> Result<TcpStream, ClientError> {
     let candidates: Vec<SocketAddr> = config.addr.to_socket_addrs().map_err(resolve)?.collect();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for candidate in candidates {
-        match TcpStream::connect_timeout(&candidate, config.connect_timeout) {
+        match connect_to(candidate, config.connect_timeout) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
@@ -185,4 +188,11 @@ fn connect(config: &ClientConfig) -> Result<TcpStream, ClientError> {
         io::ErrorKind::NotFound => ClientError::Resolve { addr: addr(), source: last },
         _ => ClientError::Connect { addr: addr(), source: last },
     })
+}
+
+fn connect_to(address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    unpace_loopback(&socket, address.ip());
+    socket.connect_timeout(&address.into(), timeout)?;
+    Ok(socket.into())
 }

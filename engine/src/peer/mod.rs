@@ -141,7 +141,7 @@ impl Peers {
     pub(crate) async fn is_gone(&self, node_id: u64) -> bool {
         let addresses = self.addresses(node_id);
         for address in &addresses {
-            let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+            let connected = tokio::time::timeout(CONNECT_TIMEOUT, net::connect(address)).await;
             if !matches!(connected, Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused) {
                 return false;
             }
@@ -164,7 +164,7 @@ impl Peers {
         purpose: Purpose,
     ) -> Result<(TcpStream, Answer), PeerError> {
         let unreachable = |reason: String| PeerError::Unreachable { node_id, address: address.to_owned(), reason };
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, net::connect(address)).await;
         let mut stream = connected
             .map_err(|_| unreachable("it does not answer".into()))?
             .map_err(|error| unreachable(error.to_string()))?;

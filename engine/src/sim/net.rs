@@ -26,6 +26,16 @@ pub async fn bind_detached(address: &str) -> io::Result<DetachedListener> {
     TcpListener::bind(address).await
 }
 
+/// Listens at `host:port`.
+pub async fn bind(address: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Connects to `host:port`.
+pub async fn connect(address: &str) -> io::Result<TcpStream> {
+    TcpStream::connect(address).await
+}
+
 /// Takes a listener over to the current runtime.
 pub fn attach_listener(listener: DetachedListener) -> io::Result<TcpListener> {
     Ok(listener)
