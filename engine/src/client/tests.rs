@@ -245,7 +245,7 @@ fn a_reader_walks_on_and_asks_ahead() {
 fn a_connection_over_loopback_is_not_paced() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let config = ClientConfig::new(listener.local_addr().expect("bound").to_string());
-    let connection = super::connection::Connection::open(&config).expect("connected");
+    let connection = Connection::open(&config).expect("connected");
     let control = socket2::SockRef::from(&connection.stream).tcp_congestion().expect("it has one");
     assert!(control.starts_with(b"reno"), "{}", String::from_utf8_lossy(&control));
 }
