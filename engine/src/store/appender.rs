@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::SegmentSpec;
@@ -47,6 +47,8 @@ struct Ready {
     segments: VecDeque<Arc<Inner>>,
     sleepers: usize,
     stopping: bool,
+    /// Who listened to the bell waits on the condition now.
+    deaf: bool,
 }
 
 impl Queue {
@@ -58,11 +60,7 @@ impl Queue {
     pub(super) fn push(&self, segment: Arc<Inner>) {
         let mut ready = lock(&self.ready);
         ready.segments.push_back(segment);
-        let ring = ready.sleepers > 0;
-        drop(ready);
-        if ring {
-            self.wake();
-        }
+        self.wake_if(ready.sleepers > 0, ready);
     }
 
     /// Adds a segment, which the caller marked queued, for whoever comes first: a thread that waits
@@ -74,18 +72,24 @@ impl Queue {
     /// Wakes a writer if anything was added quietly.
     pub(super) fn kick(&self) {
         let ready = lock(&self.ready);
-        let ring = ready.sleepers > 0 && !ready.segments.is_empty();
-        drop(ready);
-        if ring {
-            self.wake();
-        }
+        self.wake_if(ready.sleepers > 0 && !ready.segments.is_empty(), ready);
     }
 
-    fn wake(&self) {
-        match &self.bell {
+    fn wake_if(&self, needed: bool, ready: MutexGuard<'_, Ready>) {
+        let bell = self.bell.as_ref().filter(|_| !ready.deaf);
+        drop(ready);
+        match bell {
+            _ if !needed => {}
             Some(bell) => bell.ring(),
             None => self.arrived.notify_one(),
         }
+    }
+
+    /// Nobody listens to the bell any more: writers wait in [`Queue::pop_blocking`].
+    pub(super) fn give_up_bell(&self) {
+        let mut ready = lock(&self.ready);
+        ready.deaf = true;
+        ready.sleepers = 0;
     }
 
     /// The next segment; waits for one. `None`: the store stops and nothing is left.

@@ -37,8 +37,8 @@ pub(super) enum Task {
     Writeback { segment: Arc<Inner>, position: u64, length: u64 },
     /// Flush the segment and end its file with index and footer.
     Seal(Arc<Inner>),
-    /// Flush the segments, then let the journal overwrite its half.
-    ReleaseJournal { half: usize, segments: Vec<Arc<Inner>> },
+    /// Flush what a half of the journal holds, then let it be overwritten.
+    ReleaseJournal { half: usize },
     /// Flush what is dirty and end the thread.
     Stop,
 }
@@ -152,14 +152,7 @@ pub(super) fn perform(shared: &Shared, tasks: Vec<Task>) {
                 }
             }
             Task::Seal(segment) => sealed.push(segment),
-            Task::ReleaseJournal { half, segments } => {
-                each(&segments, flush_or_fail);
-                if segments.iter().any(|segment| lock(&segment.state).flush_failed) {
-                    shared.journal.hold();
-                } else {
-                    shared.journal.release(half);
-                }
-            }
+            Task::ReleaseJournal { half } => shared.journal.release(half),
             // The thread's loop sees to it, after everything that came before it.
             Task::Stop => {}
         }
@@ -196,7 +189,7 @@ pub(super) fn each(segments: &[Arc<Inner>], work: impl Fn(&Arc<Inner>)) {
 
 /// A failed flush is never tried again: the kernel may have dropped the pages (design: failure
 /// rules), so the segment ends here.
-fn flush_or_fail(segment: &Arc<Inner>) {
+pub(super) fn flush_or_fail(segment: &Arc<Inner>) {
     match flush(segment) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => segment.fail(&error, "flushing"),
         // Removed meanwhile: there is nothing to flush.
@@ -212,6 +205,7 @@ pub(super) fn flush(segment: &Inner) -> io::Result<()> {
 
 /// Does a flush of the segment's file under the rule of [`flush`].
 pub(super) fn once_failed_always_failed(segment: &Inner, flush: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let _one_at_a_time = lock(&segment.flushing);
     if lock(&segment.state).flush_failed {
         return Err(io::Error::other("an earlier flush failed"));
     }

@@ -150,6 +150,12 @@ impl Batch {
         let encoded = header.seal(std::mem::take(&mut self.crc));
         self.chunks[0][..BATCH_HEADER_BYTES].copy_from_slice(&encoded);
     }
+
+    /// The batch will never be dropped, since the kernel may read its chunks at any time: the pool is
+    /// not to wait for them.
+    pub(super) fn write_off(&self) {
+        self.pool.write_off(self.chunks.len());
+    }
 }
 
 impl Drop for Batch {

@@ -44,7 +44,7 @@ impl SparseIndex {
     /// least one batch. `None`: nothing is noted after `position`.
     pub fn end_of_read(&self, position: u64, bytes: u64) -> Option<u64> {
         let next = self.entries.partition_point(|(_, at)| *at <= position);
-        let beyond = self.entries.partition_point(|(_, at)| *at <= position + bytes);
+        let beyond = self.entries.partition_point(|(_, at)| *at <= position.saturating_add(bytes));
         if beyond == self.entries.len() && beyond > next {
             // The last noted batches fit; how far the rest reaches, only the caller knows.
             return None;

@@ -10,6 +10,7 @@
 //!
 //! Large batches pay for their own flush and never come here.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -19,18 +20,21 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
 use super::appender::{Write, complete};
-use super::background::Task;
+use super::background::{self, Task};
 use super::disk::Disk;
 use super::files::Files;
-use super::format::{FOOTER_BYTES, Footer, PartHeader, RoundHeader};
+use super::format::{PartHeader, RoundHeader};
 use super::pool::lock;
 use super::segment::Inner;
-use super::{Shared, StoreError};
+use super::{Shared, StoreError, recovery};
+use crate::types::SegmentUid;
 
 const HALF_BYTES: u64 = if cfg!(feature = "sim") { 2 << 20 } else { 32 << 20 };
 const PAGE: u64 = 4096;
 /// A round takes no more batches once it holds this much.
 const ROUND_BYTES_MAX: usize = 1024 * 1024;
+/// Files that a replay keeps open before it flushes them.
+const REPLAY_FILES_MAX: usize = 64;
 
 /// The queue in front of the journal's thread.
 #[derive(Debug)]
@@ -41,7 +45,9 @@ pub(super) struct Journal {
     arrived: Condvar,
     /// May each half be overwritten?
     half_free: [AtomicBool; 2],
-    /// Nothing is written to it any more, see [`Journal::hold`].
+    /// Segments that a full half holds batches of, until somebody begins to flush them.
+    to_flush: [Mutex<Option<Vec<Arc<Inner>>>>; 2],
+    /// Nothing is written to it any more, see [`Journal::release`].
     held: AtomicBool,
 }
 
@@ -60,6 +66,7 @@ impl Journal {
             queue: Mutex::default(),
             arrived: Condvar::new(),
             half_free: [AtomicBool::new(true), AtomicBool::new(true)],
+            to_flush: Default::default(),
             held: AtomicBool::new(false),
         }
     }
@@ -82,18 +89,24 @@ impl Journal {
         self.arrived.notify_all();
     }
 
-    /// The segments of a half were flushed: it may be overwritten.
+    /// Flushes the segments that a full half holds batches of, and lets it be overwritten; unless
+    /// somebody else has begun to. If a flush fails, the journal may have the only copy: it is left as
+    /// it is for the next start to replay, and every batch pays for a flush of its own from now on.
     pub(super) fn release(&self, half: usize) {
-        self.half_free[half].store(true, Ordering::Release);
+        let Some(segments) = lock(&self.to_flush[half]).take() else { return };
+        background::each(&segments, background::flush_or_fail);
+        if segments.iter().any(|segment| lock(&segment.state).flush_failed) {
+            self.held.store(true, Ordering::Release);
+        } else {
+            self.half_free[half].store(true, Ordering::Release);
+        }
         self.tell_writer();
     }
 
-    /// The flush of a segment has failed that a half holds batches of: the journal may have the only
-    /// copy. So it is left as it is for the next start to replay, and every batch pays for a flush of
-    /// its own from now on.
-    pub(super) fn hold(&self) {
-        self.held.store(true, Ordering::Release);
-        self.tell_writer();
+    /// A half is full: nothing of it may be overwritten before these segments are flushed.
+    pub(super) fn fill(&self, half: usize, segments: Vec<Arc<Inner>>) {
+        self.half_free[half].store(false, Ordering::Release);
+        *lock(&self.to_flush[half]) = Some(segments);
     }
 
     /// Is nothing written to it any more?
@@ -224,13 +237,14 @@ impl Writer {
             return Ok(self.position);
         }
         let journal = &self.shared.journal;
-        journal.half_free[half].store(false, Ordering::Release);
         for segment in &self.touched {
             lock(&segment.state).journaled = false;
         }
-        let segments = std::mem::take(&mut self.touched);
-        self.shared.background.send(Task::ReleaseJournal { half, segments });
+        journal.fill(half, std::mem::take(&mut self.touched));
+        self.shared.background.send(Task::ReleaseJournal { half });
         let other = 1 - half;
+        // The background thread may be waiting for a write that is queued here: not for it alone.
+        journal.release(other);
         journal.wait_for_half(other)?;
         self.half = other;
         self.position = other as u64 * HALF_BYTES;
@@ -280,28 +294,42 @@ pub(super) fn replay(path: &Path, id: u64, files: &Files, disk: &dyn Disk) -> Re
     let mut rounds = complete_rounds(&bytes, id);
     rounds.sort_unstable_by_key(|(header, _)| header.sequence);
     let mut written = 0;
-    let mut touched = std::collections::BTreeMap::new();
+    let mut touched = BTreeMap::new();
     for (header, body) in rounds {
         let mut rest = body;
         for _ in 0..header.parts {
             let Ok(part) = PartHeader::decode(rest) else { break };
             let (batch, after) = rest[PartHeader::BYTES..].split_at(part.length as usize);
             rest = after;
-            // A removed segment has no file; a sealed one was flushed before its footer.
-            let Ok(file) = files.get(part.uid) else { continue };
-            if has_footer(&file, disk) {
+            // Any other error may be over at the next start, and only the journal holds the batch.
+            let failed = |error| StoreError::io(format!("replaying the journal into segment {}", part.uid), error);
+            let file = match files.get(part.uid) {
+                Ok(file) => file,
+                // It was removed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(error)),
+            };
+            // It was flushed before it got its footer.
+            if recovery::read_footer(&file, disk, part.uid).map_err(failed)?.is_some() {
                 continue;
             }
-            disk.write(&file, part.position, &mut [IoSlice::new(batch)], false)
-                .map_err(|error| StoreError::io(format!("replaying the journal into segment {}", part.uid), error))?;
+            disk.write(&file, part.position, &mut [IoSlice::new(batch)], false).map_err(failed)?;
             touched.insert(part.uid, file);
             written += 1;
+            if touched.len() >= REPLAY_FILES_MAX {
+                flush_all(std::mem::take(&mut touched), disk)?;
+            }
         }
     }
-    for (uid, file) in touched {
+    flush_all(touched, disk)?;
+    Ok(written)
+}
+
+fn flush_all(files: BTreeMap<SegmentUid, Arc<File>>, disk: &dyn Disk) -> Result<(), StoreError> {
+    for (uid, file) in files {
         disk.flush(&file).map_err(|error| StoreError::io(format!("flushing segment {uid}"), error))?;
     }
-    Ok(written)
+    Ok(())
 }
 
 /// Rounds of this journal whose checksum holds, with their parts.
@@ -323,32 +351,18 @@ fn complete_rounds(bytes: &[u8], id: u64) -> Vec<(RoundHeader, &[u8])> {
     rounds
 }
 
-fn has_footer(file: &File, disk: &dyn Disk) -> bool {
-    let Some(at) = file.metadata().ok().and_then(|meta| meta.len().checked_sub(FOOTER_BYTES as u64)) else {
-        return false;
-    };
-    let mut footer = [0; FOOTER_BYTES];
-    disk.read(file, at, &mut footer).is_ok() && Footer::decode(&footer).is_ok()
-}
-
 #[cfg(all(test, not(feature = "sim")))]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::{SegmentSpec, Store, StoreConfig};
     use super::*;
-    use crate::types::{SegmentUid, Tier};
+    use crate::types::Tier;
 
     #[test]
     fn a_half_that_is_exactly_full_is_left_as_any_other() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(StoreConfig::new(dir.path().join("data"))).unwrap();
-        let segment = store.create(SegmentSpec {
-            uid: SegmentUid { topic_id: 1, number: 1 },
-            epoch: 1,
-            tier: Tier::Synced,
-            segment_entries: 10,
-            segment_bytes: 1 << 20,
-        });
+        let segment = store.create(spec(1));
         let mut writer = Writer::new(Arc::clone(&store.running.shared));
         for start in [HALF_BYTES, 0, HALF_BYTES] {
             writer.touch(segment.inner());
@@ -360,6 +374,46 @@ mod tests {
             assert_eq!(writer.touched.len(), 1);
             assert_eq!(writer.place(PAGE).unwrap(), start);
             assert!(writer.touched.is_empty(), "what the full half holds is being flushed");
+        }
+    }
+
+    /// The background thread ends a file once its last write is over. While that write waits here, the
+    /// journal must not wait for the background thread.
+    #[test]
+    fn full_halves_wait_for_no_file_that_is_being_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreConfig::new(dir.path().join("data"))).unwrap();
+        let (segment, sealed) = (store.create(spec(1)), store.create(spec(2)));
+        let inner = Arc::clone(sealed.inner());
+        {
+            let mut state = lock(&inner.state);
+            (state.sealed_count, state.in_flight) = (Some(1), true);
+        }
+        let shared = Arc::clone(&store.running.shared);
+        shared.background.send(Task::Seal(Arc::clone(&inner)));
+        let (done, filled) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let mut writer = Writer::new(shared);
+            for _ in 0..4 {
+                writer.touch(segment.inner());
+                writer.place(HALF_BYTES).unwrap();
+                writer.position += HALF_BYTES;
+            }
+            done.send(()).unwrap();
+        });
+        let waited = filled.recv_timeout(std::time::Duration::from_mins(1));
+        lock(&inner.state).in_flight = false;
+        inner.waiters.wake_all();
+        waited.expect("the halves are flushed and overwritten");
+    }
+
+    fn spec(number: u64) -> SegmentSpec {
+        SegmentSpec {
+            uid: SegmentUid { topic_id: 1, number },
+            epoch: 1,
+            tier: Tier::Synced,
+            segment_entries: 10,
+            segment_bytes: 1 << 20,
         }
     }
 }

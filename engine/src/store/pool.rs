@@ -92,6 +92,12 @@ impl Pool {
         self.waiters.wake_all();
     }
 
+    /// So many lent chunks will never come back: others take their places.
+    pub fn write_off(&self, count: usize) {
+        lock(&self.inner).lent -= count;
+        self.waiters.wake_all();
+    }
+
     /// Is there room for what was refused, and an eighth of the pool besides? (Waking producers
     /// for a single chunk would make them fight over it.) Whoever asks may go on to wait: see
     /// [`Pool::is_awaited`].

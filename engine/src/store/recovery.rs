@@ -171,7 +171,8 @@ pub(super) fn is_whole(segment: &Inner, count: u64) -> Result<bool, StoreError> 
     Ok(found.count >= count && found.damaged.is_empty())
 }
 
-fn read_footer(file: &File, disk: &dyn Disk, uid: SegmentUid) -> io::Result<Option<(Footer, SparseIndex)>> {
+/// The footer and the index of a file that has a valid end.
+pub(super) fn read_footer(file: &File, disk: &dyn Disk, uid: SegmentUid) -> io::Result<Option<(Footer, SparseIndex)>> {
     let length = file.metadata()?.len();
     let Some(at) = length.checked_sub(FOOTER_BYTES as u64) else { return Ok(None) };
     let mut bytes = vec![0; FOOTER_BYTES];

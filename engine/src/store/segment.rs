@@ -49,6 +49,7 @@ impl Segment {
                 committed: AtomicU64::new(committed),
                 observer,
                 waiters: Waiters::default(),
+                flushing: Mutex::default(),
             }),
         }
     }

@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use io_uring::{IoUring, opcode, types};
 
 use super::Shared;
-use super::appender::{Write, complete, prepare};
+use super::appender::{Write, complete, prepare, write_next};
 
 /// Writes in flight at once; more wait in the queue.
 const IN_FLIGHT_MAX: usize = 64;
@@ -74,7 +74,7 @@ impl Writer {
         loop {
             let idle = self.take_work();
             if idle && self.in_flight == 0 && self.shared.queue.is_stopping() {
-                return;
+                return self.end();
             }
             let wait_for = usize::from(idle || self.in_flight >= IN_FLIGHT_MAX);
             if wait_for > 0 && !self.listening {
@@ -83,8 +83,7 @@ impl Writer {
             match self.ring.submit_and_wait(wait_for) {
                 Ok(_) => {}
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
-                // The ring itself is broken: fail what it holds rather than wait for ever.
-                Err(error) => return self.fail_all(&error),
+                Err(error) => return self.go_on_without_ring(&error),
             }
             self.reap();
         }
@@ -144,7 +143,8 @@ impl Writer {
 
     fn push(&mut self, entry: &io_uring::squeue::Entry) {
         // SAFETY: the buffers that the entry names (chunks, pieces, the bell's counter) live in
-        // `self.slots` or `self` until its completion was reaped; `Writer` does not return before.
+        // `self.slots` or `self` until its completion was reaped; what the kernel may still use when
+        // `Writer` ends is never freed.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
             // Full: hand over what is there and try again.
             let _ = self.ring.submit();
@@ -190,17 +190,29 @@ impl Writer {
         }
     }
 
-    fn fail_all(&mut self, error: &io::Error) {
-        for slot in &mut self.slots {
-            if let Some(InFlight { write, .. }) = slot.take() {
-                // The kernel may still read the chunks: they must never be used again.
-                write.segment.fail_write(error, "the io_uring");
-                std::mem::forget(write);
-            }
+    /// Nothing is in flight, but the kernel may still fill the bell's counter.
+    fn end(self) {
+        if self.listening {
+            std::mem::forget(self.bell_read);
         }
+    }
+
+    /// The ring itself is broken: fails what it holds rather than wait for ever, and does the other
+    /// segments' writes as the blocking backend does.
+    fn go_on_without_ring(mut self, error: &io::Error) {
+        tracing::error!(%error, "the io_uring is broken; writing goes on without it, slower");
+        self.reap();
+        for in_flight in self.slots.iter_mut().filter_map(Option::take) {
+            in_flight.write.segment.fail_write(error, "the io_uring");
+            // The kernel may still read the chunks: they must never be used again.
+            in_flight.write.batch.write_off();
+            std::mem::forget(in_flight);
+        }
+        self.shared.queue.give_up_bell();
         while let Some(segment) = self.shared.queue.pop_blocking() {
-            segment.fail(error, "the io_uring");
+            write_next(segment);
         }
+        self.end();
     }
 }
 

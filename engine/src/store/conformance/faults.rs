@@ -1,7 +1,6 @@
 //! What the store promises on a disk that fails.
 
 use super::*;
-use crate::store::background::{self, Task};
 use crate::store::segment::Inner;
 use crate::store::{appender, footers};
 
@@ -101,10 +100,11 @@ fn what_the_journal_alone_may_hold_is_not_overwritten() {
     let segment = store.create(spec(1, Tier::Synced));
     append_durably(&segment, 0..5);
     disk.set(Fault::Flush { errno: libc::EIO });
-    let segments = vec![inner(&segment)];
-    background::perform(&store.running.shared, vec![Task::ReleaseJournal { half: 0, segments }]);
+    let journal = &store.running.shared.journal;
+    journal.fill(0, vec![inner(&segment)]);
+    journal.release(0);
     disk.set(Fault::None);
-    assert!(store.running.shared.journal.is_held());
+    assert!(journal.is_held());
     let other = store.create(spec(2, Tier::Synced));
     (0..5).for_each(|index| append_durably(&other, index..index + 1));
     let path = store.running.shared.files.path(segment.spec().uid);
@@ -118,6 +118,29 @@ fn what_the_journal_alone_may_hold_is_not_overwritten() {
         assert_eq!(recovered.count, 5, "topic {topic}");
         expect(&segment, 0..5);
     }
+}
+
+#[test]
+fn a_start_that_cannot_open_a_segment_leaves_the_journal_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _disk) = store_on(dir.path());
+    let segment = store.create(spec(1, Tier::Synced));
+    append_durably(&segment, 0..5);
+    let path = store.running.shared.files.path(segment.spec().uid);
+    crash(store);
+    pretend_reboot(dir.path());
+    // The device never got the segment's own pages, and at the first start the file cannot be opened.
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(DATA_START + 100).unwrap();
+    let aside = path.with_extension("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(Store::open(StoreConfig::new(dir.path())).is_err());
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    let store = Store::open(StoreConfig::new(dir.path())).unwrap();
+    let (segment, recovered) = store.recover(spec(1, Tier::Synced)).unwrap();
+    assert_eq!(recovered.count, 5);
+    expect(&segment, 0..5);
 }
 
 #[test]

@@ -23,6 +23,9 @@ pub(in crate::store) struct Inner {
     pub(super) committed: AtomicU64,
     pub(in crate::store) observer: Option<Arc<dyn Observer>>,
     pub(in crate::store) waiters: Waiters,
+    /// Held while the file is flushed. Of two flushes at once the kernel tells only one that a page is
+    /// lost.
+    pub(in crate::store) flushing: Mutex<()>,
 }
 
 impl Inner {
