@@ -16,7 +16,7 @@ use super::reader;
 use super::topic::Topic;
 use crate::broker::Broker;
 use crate::error::Refusal;
-use crate::metadata::state::{Command, CursorCommit, CursorInfo, CursorMove, Outcome};
+use crate::metadata::state::{Command, CursorCommit, CursorInfo, CursorMove, Outcome, SegmentAt};
 use crate::protocol::{ErrorCode, SeekTo};
 
 /// The group of a `GET` that names none.
@@ -29,8 +29,9 @@ const COMMIT_WAIT: Duration = Duration::from_secs(2);
 const READ_AHEAD_BYTES: usize = 64 << 10;
 /// Groups that a topic may have.
 const GROUPS_MAX: usize = 10_000;
-/// Topics in one commit, so that a command stays small.
-const COMMITS_MAX: usize = 1000;
+/// Moves in one commit: with names as long as they may be its command is less than half of the most
+/// that metadata take.
+const MOVES_MAX: usize = 1000;
 
 /// All cursors of a topic, by group.
 pub struct Cursors {
@@ -356,37 +357,54 @@ impl Committer {
     }
 }
 
-/// Commits everything that has moved.
+/// A topic, and the segment that was open when its moves were taken.
+type Place = (Arc<Topic>, SegmentAt);
+
+/// Commits everything that has moved, in as many commands as it takes.
 pub async fn commit_moved(broker: &Arc<Broker>) {
     let topics = std::mem::take(&mut *broker.committer.moved.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut topics = topics.into_values().peekable();
-    while topics.peek().is_some() {
-        let some: Vec<_> = topics.by_ref().take(COMMITS_MAX).collect();
-        commit(broker, some).await;
+    let mut moved = Vec::with_capacity(topics.len());
+    for topic in topics.into_values() {
+        let segment = topic.last_at();
+        // Else the positions went into metadata together with the end of the segment.
+        if topic.chain().cursors_here {
+            let taken = uncommitted(&topic).await;
+            moved.push(((topic, segment), taken));
+        }
+    }
+    for list in cut(moved, MOVES_MAX) {
+        commit(broker, list).await;
+        broker.committer.committed.notify_waiters();
     }
     broker.committer.committed.notify_waiters();
 }
 
-async fn commit(broker: &Arc<Broker>, topics: Vec<Arc<Topic>>) {
-    let mut taken = Vec::with_capacity(topics.len());
-    for topic in topics {
-        let segment = topic.last_at();
-        if !topic.chain().cursors_here {
-            // Their positions went into metadata together with the end of the segment.
-            continue;
-        }
-        let moves = uncommitted(&topic).await;
-        if !moves.is_empty() {
-            taken.push((topic, segment, moves));
+/// Cuts lists into portions of at most `most` items each, in the order given.
+fn cut<P: Clone, T>(lists: Vec<(P, Vec<T>)>, most: usize) -> Vec<Vec<(P, Vec<T>)>> {
+    let mut portions = Vec::new();
+    let (mut portion, mut room) = (Vec::new(), most);
+    for (place, mut items) in lists {
+        while !items.is_empty() {
+            let rest = items.split_off(items.len().min(room));
+            room -= items.len();
+            portion.push((place.clone(), items));
+            items = rest;
+            if room == 0 {
+                portions.push(std::mem::take(&mut portion));
+                room = most;
+            }
         }
     }
-    let commits = taken
-        .iter()
-        .map(|(_, segment, moves)| CursorCommit {
-            segment: *segment,
-            moves: moves.iter().map(|taken| taken.position.clone()).collect(),
-        })
-        .collect();
+    if !portion.is_empty() {
+        portions.push(portion);
+    }
+    portions
+}
+
+async fn commit(broker: &Arc<Broker>, list: Vec<(Place, Vec<Taken>)>) {
+    let moves = |taken: &[Taken]| taken.iter().map(|taken| taken.position.clone()).collect();
+    let commits =
+        list.iter().map(|((_, segment), taken)| CursorCommit { segment: *segment, moves: moves(taken) }).collect();
     let outcome = broker.metadata.propose(Command::CommitCursors { commits }).await;
     let applied = match outcome {
         Ok(Outcome::Applied(applied)) => applied,
@@ -396,7 +414,34 @@ async fn commit(broker: &Arc<Broker>, topics: Vec<Arc<Topic>>) {
             Vec::new()
         }
     };
-    for (index, (topic, _, moves)) in taken.into_iter().enumerate() {
-        settle(broker, &topic, moves, applied.get(index).copied().unwrap_or(false)).await;
+    for (index, ((topic, _), taken)) in list.into_iter().enumerate() {
+        settle(broker, &topic, taken, applied.get(index).copied().unwrap_or(false)).await;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::types::SegmentUid;
+
+    #[test]
+    fn lists_are_cut_into_portions_and_nothing_is_lost() {
+        let lists = vec![("a", vec![1, 2]), ("b", vec![]), ("c", vec![3, 4, 5, 6, 7]), ("d", vec![8])];
+        let cut = cut(lists, 3);
+        assert_eq!(
+            cut,
+            [vec![("a", vec![1, 2]), ("c", vec![3])], vec![("c", vec![4, 5, 6])], vec![("c", vec![7]), ("d", vec![8])],]
+        );
+    }
+
+    #[test]
+    fn a_commit_is_small_enough_for_metadata() {
+        let long = CursorMove { group: "g".repeat(249), cursor: CursorInfo { offset: u64::MAX, generation: u64::MAX } };
+        let segment = SegmentAt { uid: SegmentUid { topic_id: u64::MAX, number: u64::MAX }, epoch: u64::MAX };
+        // The most that metadata take is 1 MiB; each move of a topic of its own is the worst case.
+        let commits = vec![CursorCommit { segment, moves: vec![long] }; MOVES_MAX];
+        let bytes = serde_json::to_vec(&Command::CommitCursors { commits }).unwrap().len();
+        assert!(bytes < 1 << 19, "{bytes} bytes");
     }
 }

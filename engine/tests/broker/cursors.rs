@@ -74,6 +74,27 @@ fn delivery_goes_on_past_the_commit_interval_and_over_rollovers() {
     }
 }
 
+/// Their positions are too many for one command of the metadata.
+#[test]
+fn thousands_of_groups_with_long_names_move_at_once() {
+    const GROUPS: usize = 9_900;
+    let mut broker = TestBroker::start();
+    broker.client().call("REGISTER t");
+    (0..3).for_each(|n| assert_eq!(broker.client().call(format!("PUT t {n}")), "OK"));
+    let all_get = |broker: &TestBroker, reply: &str| {
+        let mut client = broker.client();
+        for first in (0..GROUPS).step_by(100) {
+            (first..first + 100).for_each(|n| client.send(format!("GET t {n:0>249}")));
+            (0..100).for_each(|_| assert_eq!(client.receive_text(), reply));
+        }
+    };
+    all_get(&broker, "OK 0");
+    // A position that is not durable after a while delivers nothing more.
+    all_get(&broker, "OK 1");
+    broker.restart();
+    all_get(&broker, "OK 2");
+}
+
 /// Positions and segments have locks of their own; once, a reader that took one twice met a rollover
 /// in between, and both waited for ever.
 #[test]
