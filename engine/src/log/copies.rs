@@ -2,6 +2,7 @@
 //! whoever asks first (the metadata, a leader's stream, a recovery).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::Notify;
@@ -46,8 +47,11 @@ impl Copies {
             Ok(Copy { segment, reports })
         });
         if opened.is_err() {
-            // The next one who asks tries again.
-            lock(&self.by_uid).remove(&spec.uid);
+            // The next one who asks tries again; perhaps one has done so.
+            let mut by_uid = lock(&self.by_uid);
+            if by_uid.get(&spec.uid).is_some_and(|found| Arc::ptr_eq(found, &entry)) {
+                by_uid.remove(&spec.uid);
+            }
         }
         opened.clone()
     }
@@ -57,11 +61,18 @@ impl Copies {
         lock(&self.by_uid).get(&uid)?.opened.get()?.clone().ok()
     }
 
-    /// Adds the copy of a segment that this node leads.
-    pub fn insert(&self, segment: &Segment) {
+    /// Adds the copy of a segment that this node is to lead: from now on a fence meets its handle. False:
+    /// a recovery was first, and what it was promised binds another handle.
+    pub fn insert(&self, segment: &Segment) -> bool {
         let copy = Copy { segment: segment.clone(), reports: Arc::default() };
         let entry = Entry { opened: OnceLock::from(Ok(copy)) };
-        lock(&self.by_uid).insert(segment.spec().uid, Arc::new(entry));
+        match lock(&self.by_uid).entry(segment.spec().uid) {
+            Slot::Occupied(_) => false,
+            Slot::Vacant(slot) => {
+                slot.insert(Arc::new(entry));
+                true
+            }
+        }
     }
 
     /// The segment is sealed, or gone.
@@ -115,5 +126,38 @@ impl Outbox {
     /// Takes what is there.
     pub fn take(&self) -> HashMap<SegmentAt, u64> {
         std::mem::take(&mut *lock(&self.stored))
+    }
+}
+
+#[cfg(all(test, not(feature = "sim")))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::store::{StoreConfig, Take};
+    use crate::types::Tier;
+
+    fn spec(number: u64) -> SegmentSpec {
+        SegmentSpec {
+            uid: SegmentUid { topic_id: 1, number },
+            epoch: 1,
+            tier: Tier::PageCache,
+            segment_entries: 10,
+            segment_bytes: 1 << 20,
+        }
+    }
+
+    #[test]
+    fn a_fence_binds_the_handle_of_the_leader_or_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreConfig::new(dir.path())).unwrap();
+        let copies = Copies::default();
+        let led = store.create(spec(1));
+        assert!(copies.insert(&led));
+        let met = copies.open(&store, spec(1)).unwrap().segment;
+        store.fence(&[(met, 2)]).unwrap();
+        assert!(matches!(led.try_append(&[b"late"], Take::AllOrNone), Err(StoreError::Closed)));
+        // The fence comes first.
+        copies.open(&store, spec(2)).unwrap();
+        assert!(!copies.insert(&store.create(spec(2))));
     }
 }

@@ -19,6 +19,7 @@ pub mod cursor;
 pub mod forward;
 pub mod given_up;
 pub mod leading;
+pub mod letting_go;
 pub mod messages;
 pub mod outgoing;
 pub mod peer_server;

@@ -349,6 +349,12 @@ fn stream_to(broker: &Arc<Broker>, node_id: u64) -> Arc<Outgoing> {
 /// Opens segments for writing. That this node has copies of them is made durable first, with one
 /// flush for all.
 fn open(broker: &Arc<Broker>, openings: Vec<Opening>) {
+    // Before the flush: who fences one of them meanwhile must be obeyed by the handle that takes records.
+    let (openings, late): (Vec<Opening>, Vec<Opening>) =
+        openings.into_iter().partition(|opening| broker.copies.insert(&opening.segment));
+    if !late.is_empty() {
+        decline(broker, late.iter().map(Opening::at).collect());
+    }
     let segments: Vec<(Segment, bool)> = openings.iter().map(|opening| (opening.segment.clone(), true)).collect();
     match broker.store.know_copies(&segments) {
         Ok(ahead) => know_ahead(broker, ahead),
@@ -360,7 +366,6 @@ fn open(broker: &Arc<Broker>, openings: Vec<Opening>) {
     let mut opened = Vec::with_capacity(openings.len());
     for Opening { topic, info, segment, leading } in openings {
         opened.push(segment.clone());
-        broker.copies.insert(&segment);
         if let Some(leading) = leading {
             broker.led.insert(&segment, &leading);
             leading.announce(&segment);

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::calls::call;
 use super::messages::{Call, CallReply};
 use super::topic::{Topic, spec};
-use super::{lock, reconciler};
+use super::{letting_go, lock, reconciler};
 use crate::broker::Broker;
 use crate::exec;
 use crate::metadata::state::{Command, NodeInfo, Phase, Replica, SegmentInfo, State, TopicInfo};
@@ -96,6 +96,7 @@ pub async fn run(broker: Arc<Broker>) {
             for job in broker.metadata.view(|state| plan(&broker, state, &mut memory)) {
                 perform(&broker, job, &mut memory).await;
             }
+            letting_go::round(&broker, &memory.whole).await;
         };
         tokio::select! {
             () = round => {}

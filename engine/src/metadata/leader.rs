@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::ServerState;
 use openraft::error::{ClientWriteError, RaftError};
+use openraft::raft::ClientWriteResponse;
+use openraft::{BasicNode, ServerState};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::agent::{Agent, NEXT_GENERATION};
 use super::placement::{self, Live};
-use super::raft_types::Batch;
+use super::raft_types::{Batch, NodeId, TypeConfig};
 use super::rpc::Refused;
-use super::state::{Command, Outcome, Phase, Replica, Run, SegmentAt, State};
+use super::state::{Command, Outcome, Phase, Run, SegmentAt, State};
 use crate::types::SegmentUid;
 
 /// Commands in one entry at most.
@@ -31,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(25);
 const LOOK_LATE: Duration = Duration::from_millis(150);
 /// Between two tries to let a leaving node go.
 const FAREWELL_RETRY: Duration = Duration::from_millis(200);
+/// How long a node that leads no more waits to hear what became of its entries.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// Segments in one `BeginSeal`.
 const SEALS_MAX: usize = 1000;
 
@@ -143,7 +146,7 @@ fn fill_in(agent: &Agent, command: &mut Command, turn: u64) -> Result<usize, Ref
 async fn write(agent: &Agent, term: Option<u64>, commands: Vec<Command>) -> Result<(u64, Vec<Outcome>), Refused> {
     let batch = Batch { term, commands, number: agent.next_batch() };
     let number = batch.number;
-    let written = agent.raft.client_write(batch).await;
+    let Some(written) = written(agent, batch).await else { return Err(Refused::Unknown) };
     match written {
         Ok(response) => Ok((response.log_id.index, response.data)),
         // An entry that came into the log may still be committed by another leader.
@@ -154,6 +157,22 @@ async fn write(agent: &Agent, term: Option<u64>, commands: Vec<Command>) -> Resu
             Err(Refused::NotLeader)
         }
     }
+}
+
+type Written = Result<ClientWriteResponse<TypeConfig>, RaftError<NodeId, ClientWriteError<NodeId, BasicNode>>>;
+
+/// What became of an entry. `None`: this node leads no more and nobody says. (openraft 0.9 never answers
+/// for entries that the snapshot of the next leader has covered.)
+async fn written(agent: &Agent, batch: Batch) -> Option<Written> {
+    let mut metrics = agent.raft.server_metrics();
+    let write = agent.raft.client_write(batch);
+    tokio::pin!(write);
+    tokio::select! {
+        biased;
+        written = &mut write => return Some(written),
+        _ = metrics.wait_for(|metrics| metrics.state != ServerState::Leader) => {}
+    }
+    timeout(ANSWER_WAIT, write).await.ok()
 }
 
 /// Notices when this node becomes the Raft leader and when it is no more. A restarted process can
@@ -261,9 +280,9 @@ async fn written_by_now(agent: &Agent) -> bool {
     agent.rounds.confirm().await.is_ok()
 }
 
-/// Lets nodes go that are to leave: takes their names off sealed segments that have enough other copies,
-/// and removes a node once nothing names it. (Their open segments roll over, and what has too few copies
-/// is copied, by those who lead and hold them.)
+/// Lets nodes go that are to leave: removes a node once nothing names it. (Their open segments roll over,
+/// what has too few copies is copied, and their names are taken off sealed segments, by those who lead and
+/// hold them.)
 pub(super) async fn see_off(agent: Arc<Agent>) {
     let mut applied = agent.view.index();
     loop {
@@ -282,30 +301,14 @@ pub(super) async fn see_off(agent: Arc<Agent>) {
     }
 }
 
+/// Removes nodes that hold nothing any more: the others let go what they held (`log/letting_go.rs`).
 fn farewells(state: &State) -> Vec<Command> {
-    if state.leaving.is_empty() {
-        return Vec::new();
-    }
-    let mut commands: Vec<Command> = state
-        .topics
-        .values()
-        .flat_map(|topic| topic.segments.iter().map(move |segment| (topic, segment)))
-        .filter(|(_, segment)| matches!(segment.phase, Phase::Sealed { .. }))
-        .filter_map(|(topic, segment)| {
-            let to: Vec<Replica> =
-                segment.replicas.iter().filter(|replica| !state.leaving.contains(&replica.node_id)).cloned().collect();
-            let enough = to.len() < segment.replicas.len() && to.len() >= state.wanted_copies(&topic.config);
-            let uid = SegmentUid { topic_id: topic.id, number: segment.number };
-            enough.then(|| Command::SetReplicas { uid, from: segment.replicas.clone(), to })
-        })
-        .take(SEALS_MAX)
-        .collect();
     let free = state.leaving.iter().filter(|node_id| !state.holds_segments(**node_id));
-    commands.extend(free.filter_map(|node_id| {
+    free.filter_map(|node_id| {
         let generation = state.nodes.get(node_id)?.generation;
         Some(Command::RemoveNode { node_id: *node_id, generation })
-    }));
-    commands
+    })
+    .collect()
 }
 
 /// Segments that are not sealed and hang on a lost node or an earlier run, with who recovers them.

@@ -84,11 +84,6 @@ impl Operations {
         self.0.extend_from_slice(&(body.len() as u32).to_le_bytes());
         self.0.extend_from_slice(body);
     }
-
-    /// Nothing to do?
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// Bytes that an operation with such a body takes.
@@ -116,7 +111,7 @@ impl LogFile {
         path: &Path,
         mut replay: impl FnMut(Kind, &[u8]) -> Result<(), String>,
     ) -> Result<Self, MetadataError> {
-        if !path.exists() {
+        if !path.try_exists().map_err(|error| MetadataError::io("find", path, error))? {
             create(path, HALF_BYTES).map_err(|error| MetadataError::io("create", path, error))?;
         }
         let (file, half_bytes) = open_file(path)?;

@@ -157,13 +157,15 @@ fn next_change(agent: &Agent) -> Option<Change> {
     };
     let members: BTreeSet<NodeId> = membership.nodes().map(|(id, _)| *id).collect();
     let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
-    plan(&wanted, &members, &voters, caught_up)
+    let is_joint = membership.get_joint_config().len() > 1;
+    plan(&wanted, &members, &voters, is_joint, caught_up)
 }
 
 fn plan(
     wanted: &BTreeMap<NodeId, BasicNode>,
     members: &BTreeSet<NodeId>,
     voters: &BTreeSet<NodeId>,
+    is_joint: bool,
     caught_up: impl Fn(&NodeId) -> bool,
 ) -> Option<Change> {
     let new: BTreeMap<NodeId, BasicNode> =
@@ -179,7 +181,8 @@ fn plan(
     };
     let kept = voters.iter().filter(|id| !wanted.contains_key(id) && !replaced(id));
     let target: BTreeSet<NodeId> = ready.iter().chain(kept).copied().collect();
-    if target != *voters && !target.is_empty() {
+    // A leader that was lost between the two steps of a change leaves both quorums needed.
+    if (target != *voters || is_joint) && !target.is_empty() {
         return Some(ChangeMembers::ReplaceAllVoters(target));
     }
     let gone: BTreeSet<NodeId> =
@@ -256,28 +259,35 @@ mod tests {
     #[test]
     fn a_registered_node_becomes_a_learner_and_votes_once_it_has_caught_up() {
         let wanted = nodes(&[1, 2]);
-        assert_eq!(plan(&wanted, &set(&[1]), &set(&[1]), |_| false), Some(ChangeMembers::AddNodes(nodes(&[2]))));
-        assert_eq!(plan(&wanted, &set(&[1, 2]), &set(&[1]), |_| false), None);
-        let promoted = plan(&wanted, &set(&[1, 2]), &set(&[1]), |_| true);
+        assert_eq!(plan(&wanted, &set(&[1]), &set(&[1]), false, |_| false), Some(ChangeMembers::AddNodes(nodes(&[2]))));
+        assert_eq!(plan(&wanted, &set(&[1, 2]), &set(&[1]), false, |_| false), None);
+        let promoted = plan(&wanted, &set(&[1, 2]), &set(&[1]), false, |_| true);
         assert_eq!(promoted, Some(ChangeMembers::ReplaceAllVoters(set(&[1, 2]))));
-        assert_eq!(plan(&wanted, &set(&[1, 2]), &set(&[1, 2]), |_| true), None);
+        assert_eq!(plan(&wanted, &set(&[1, 2]), &set(&[1, 2]), false, |_| true), None);
     }
 
     #[test]
     fn the_old_id_of_an_empty_node_leaves_in_the_step_in_which_the_new_one_votes() {
         let new = raft_id(1, 3);
         let (wanted, members, voters) = (nodes(&[1, 2, new]), set(&[1, 2, 3, new]), set(&[1, 2, 3]));
-        assert_eq!(plan(&wanted, &members, &voters, |_| false), None);
-        let swapped = plan(&wanted, &members, &voters, |_| true);
+        assert_eq!(plan(&wanted, &members, &voters, false, |_| false), None);
+        let swapped = plan(&wanted, &members, &voters, false, |_| true);
         assert_eq!(swapped, Some(ChangeMembers::ReplaceAllVoters(set(&[1, 2, new]))));
+    }
+
+    #[test]
+    fn a_change_that_stopped_half_way_is_ended() {
+        let (wanted, all) = (nodes(&[1, 2, 3]), set(&[1, 2, 3]));
+        assert_eq!(plan(&wanted, &all, &all, true, |_| true), Some(ChangeMembers::ReplaceAllVoters(all.clone())));
+        assert_eq!(plan(&wanted, &all, &all, false, |_| true), None);
     }
 
     #[test]
     fn a_node_that_left_neither_votes_nor_learns() {
         let wanted = nodes(&[1, 2]);
-        let left = plan(&wanted, &set(&[1, 2, 3]), &set(&[1, 2, 3]), |_| true);
+        let left = plan(&wanted, &set(&[1, 2, 3]), &set(&[1, 2, 3]), false, |_| true);
         assert_eq!(left, Some(ChangeMembers::ReplaceAllVoters(set(&[1, 2]))));
-        let forgotten = plan(&wanted, &set(&[1, 2, 3]), &set(&[1, 2]), |_| true);
+        let forgotten = plan(&wanted, &set(&[1, 2, 3]), &set(&[1, 2]), false, |_| true);
         assert_eq!(forgotten, Some(ChangeMembers::RemoveNodes(set(&[3]))));
     }
 }

@@ -123,7 +123,7 @@ impl RaftLog {
         self.log().purge_upto(snapshot)
     }
 
-    /// Writes what is queued and ends the writer.
+    /// Writes what somebody waits for, and ends the writer.
     pub(super) fn shutdown(&self) {
         self.log().stopping = true;
         self.shared.wake_writer();

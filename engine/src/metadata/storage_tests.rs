@@ -45,10 +45,11 @@ async fn vote_entries_truncation_and_purge_survive_a_restart() {
     assert!(log.is_pristine());
     log.blocking_append((0..10).map(|index| entry(1, index, "old"))).await.expect("appends");
     log.truncate(entry(1, 6, "").log_id).await.expect("truncates");
-    log.save_vote(&Vote::new(2, 3)).await.expect("saves");
     log.blocking_append([entry(2, 6, "new")]).await.expect("appends");
     log.purge(entry(1, 2, "").log_id).await.expect("purges");
     log.save_committed(Some(entry(1, 5, "").log_id)).await.expect("saves");
+    // What nobody waits for goes with the next write.
+    log.save_vote(&Vote::new(2, 3)).await.expect("saves");
     log.shutdown();
     let mut log = RaftLog::open(&path).expect("opens");
     assert_eq!(ids(&mut log).await, [(1, 3), (1, 4), (1, 5), (2, 6)]);
@@ -81,6 +82,21 @@ async fn a_log_that_is_purged_as_it_grows_stays_in_its_file() {
     log.shutdown();
 }
 
+/// The snapshot that it belongs to may not be there: its writing may have failed, which ends Raft.
+#[tokio::test]
+async fn a_purge_that_nobody_waits_for_does_not_outlive_the_process() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let path = dir.path().join("log");
+    let mut log = RaftLog::open(&path).expect("creates");
+    log.blocking_append((0..10).map(|index| entry(1, index, "x"))).await.expect("appends");
+    log.purge(entry(1, 5, "").log_id).await.expect("purges");
+    log.shutdown();
+    drop(log);
+    let mut log = RaftLog::open(&path).expect("opens");
+    assert_eq!(ids(&mut log).await.first(), Some(&(1, 0)));
+    log.shutdown();
+}
+
 #[tokio::test]
 async fn a_follower_takes_what_it_has_room_for_and_never_outgrows_its_file() {
     let dir = tempfile::tempdir().expect("temp dir");
@@ -98,6 +114,9 @@ async fn a_follower_takes_what_it_has_room_for_and_never_outgrows_its_file() {
     assert!(log.is_full() && (15..20).contains(&taken), "{taken} are taken");
     // What it holds is taken again, because the first answer may have been lost.
     assert_eq!(log.room_for(&sent[..=taken]), taken);
+    // The entry with which a new leader begins fits: without it what is held is never committed.
+    let blank = Entry { log_id: LogId::new(CommittedLeaderId::new(2, 1), taken as u64), payload: EntryPayload::Blank };
+    assert_eq!(log.room_for(&[blank]), 1);
     // A snapshot makes room.
     let upto = log.purge_upto(taken as u64 - 1).expect("there is something to purge");
     log.purge(entry(1, upto, "").log_id).await.expect("purges");

@@ -116,6 +116,10 @@ fn a_node_that_is_to_leave_goes_once_no_segment_names_it() {
         cursors: Vec::new(),
     };
     propose(&node, &Command::SealAndOpen { closings: vec![closing], at_ms: 2 });
+    let uid = SegmentUid { topic_id, number: 1 };
+    let from = node.view(|state| state.topics["t"].segments[0].replicas.clone());
+    let to = from.iter().filter(|replica| replica.node_id != 3).cloned().collect();
+    propose(&node, &Command::SetReplicas { uid, from, to });
     eventually("it is gone", || voters(&node) == [1, 2] && node.view(|state| !state.nodes.contains_key(&3)));
     assert!(node.view(|state| !state.holds_segments(3)));
     // Its id may come again, with an empty directory, as another voter.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::super::log_file::{Kind, Operations, operation_bytes};
-use super::super::raft_types::{Entry, NodeId};
+use super::super::raft_types::{Entry, EntryPayload, NodeId};
 use super::writer::Flushed;
 
 /// A message to a follower takes no more entries once they have this many bytes.
@@ -68,7 +68,8 @@ impl Log {
         let limit = self.roomy_bytes * 7 / 8;
         let mut bytes = self.bytes;
         let fits = |entry: &&Entry| {
-            if Some(entry.log_id.index) <= held {
+            // What a leader writes itself lets a log that is full of what is not committed go on.
+            if Some(entry.log_id.index) <= held || !matches!(entry.payload, EntryPayload::Normal(_)) {
                 return true;
             }
             let room = bytes < limit;

@@ -56,7 +56,7 @@ impl Writer {
         Ok(None)
     }
 
-    /// Waits for a group and writes it. False: the log was stopped, and everything is written.
+    /// Waits for a group and writes it. False: the log was stopped, and nobody waits for it any more.
     fn write_next(&mut self) -> bool {
         let Some((operations, waiting)) = self.next_group() else { return false };
         let (result, more) = self.write(&operations);
@@ -77,12 +77,13 @@ impl Writer {
     /// Everything that has queued up; waits for the first. `None`: stop.
     fn next_group(&self) -> Option<(Operations, Vec<Flushed>)> {
         let mut log = lock(&self.shared.log);
-        // What nobody waits for goes with the next write, or at the stop.
-        while log.waiting.is_empty() && !log.stopping {
+        // What nobody waits for goes with the next write. It is not written at the stop: a purge whose
+        // snapshot could not be written would be the end of this node.
+        while log.waiting.is_empty() {
+            if log.stopping {
+                return None;
+            }
             log = self.shared.queued.wait(log).unwrap_or_else(PoisonError::into_inner);
-        }
-        if log.queue.is_empty() && log.waiting.is_empty() {
-            return None;
         }
         Some((std::mem::take(&mut log.queue), std::mem::take(&mut log.waiting)))
     }
