@@ -18,7 +18,7 @@ const BUFFER_BYTES_MIN: usize = 1 << 20;
     name = "walrus",
     version,
     about = "Walrus: a distributed log. Without --join this is a complete single-node broker.",
-    after_help = "Example:\n  walrus --node-id 1 --data-dir ./data\n  walrus-cli register logs && walrus-cli put logs 'hello world' && walrus-cli get logs\n\nRUST_LOG says what is logged (info,openraft=off)."
+    after_help = "Example:\n  walrus --node-id 1 --data-dir ./data\n  walrus-cli register logs && walrus-cli put logs 'hello world' && walrus-cli get logs"
 )]
 pub struct Config {
     /// This node's number in the cluster, from 1. Default 1.
@@ -105,6 +105,10 @@ pub struct Config {
     /// Longest wait that a `FETCH` may ask for, in milliseconds. Default 60,000.
     #[arg(long, default_value_t = Config::default().fetch_wait_ms_max)]
     pub fetch_wait_ms_max: u64,
+
+    /// What is logged: a level (error, warn, info, debug, trace), or one for each part. Default `info,openraft=off`.
+    #[arg(long = "log", env = "RUST_LOG", default_value_t = Config::default().log_filter)]
+    pub log_filter: String,
 }
 
 impl Default for Config {
@@ -137,6 +141,7 @@ impl Default for Config {
             frame_timeout_ms: 30_000,
             write_wait_ms: 5_000,
             fetch_wait_ms_max: 60_000,
+            log_filter: "info,openraft=off".into(),
         }
     }
 }
@@ -209,7 +214,8 @@ mod tests {
 
     #[test]
     fn defaults_are_valid_and_the_same_on_the_command_line() {
-        let typed = Config::parse_from(["walrus"]);
+        // Not what the environment of the tests says.
+        let typed = Config::parse_from(["walrus", "--log", &Config::default().log_filter]);
         typed.validate().expect("defaults are valid");
         assert_eq!(format!("{typed:?}"), format!("{:?}", Config::default()));
     }

@@ -7,7 +7,7 @@ use super::topic::{Topic, Writing};
 use crate::broker::Broker;
 use crate::error::Refusal;
 use crate::metadata::state::SegmentAt;
-use crate::protocol::Records;
+use crate::protocol::{ErrorCode, Records};
 use crate::store::{Appended, Segment, StoreError, Take};
 
 /// Records that have their indices; acknowledge them once they are committed.
@@ -109,6 +109,10 @@ fn append_to(
         Err(StoreError::Closed) => {
             rollover::start(broker, topic, &segment, None);
             Err(Blocked::RollingOver)
+        }
+        // No segment would take it.
+        Err(error @ StoreError::TooLarge { .. }) => {
+            Err(Blocked::Refused(Refusal::new(ErrorCode::BadRequest, error.to_string())))
         }
         Err(error @ StoreError::DiskFull) => {
             rollover::start(broker, topic, &segment, Some(&error));

@@ -299,6 +299,16 @@ impl Connection {
                     input.consume(consumed);
                     return Ok(any);
                 }
+                // It may wait long, and must not hold memory that others need meanwhile.
+                Next::Request(Request::Fetch { topic, offset, max_records, max_bytes, wait_ms: Some(wait_ms) }) => {
+                    let topic = topic.to_owned();
+                    input.consume(consumed);
+                    input.park();
+                    let wait_ms = Some(wait_ms);
+                    self.barrier(Request::Fetch { topic: &topic, offset, max_records, max_bytes, wait_ms }).await?;
+                    self.make_room().await?;
+                    continue;
+                }
                 Next::Request(request) => self.handle_request(request).await?,
                 Next::BadRequest(refusal) => self.acks.push_refusal(refusal),
                 Next::BadFrame(refusal) => return Err(Close::Refused(refusal)),
@@ -356,16 +366,26 @@ impl Connection {
     }
 
     async fn execute(&mut self, request: Request<'_>) -> Result<(), Close> {
-        let _reservation = match self.reserve(&request) {
-            Ok(reservation) => reservation,
-            Err(refusal) => {
-                self.acks.push_refusal(refusal);
-                return Ok(());
-            }
+        let (announced_bytes, waits) = match request {
+            Request::Fetch { max_bytes, wait_ms, .. } => (max_bytes.unwrap_or(DEFAULT_FETCH_BYTES), wait_ms.is_some()),
+            _ => (0, false),
         };
-        let broker = Arc::clone(&self.broker);
-        let answer = self.settling(Box::pin(broker.execute(request, Origin::Client))).await?;
-        self.put_answer(answer);
+        // What waits for data has none yet.
+        let mut reserved = if waits { Ok(None) } else { self.reserve(announced_bytes as usize) };
+        let answer = match &reserved {
+            Ok(_) => {
+                let broker = Arc::clone(&self.broker);
+                self.settling(Box::pin(broker.execute(request, Origin::Client))).await?
+            }
+            Err(refusal) => Err(refusal.clone()),
+        };
+        reserved = match &answer {
+            Ok(Answer::Fetched(read)) if waits => self.reserve(read.bytes()),
+            Ok(Answer::Raw(body)) if waits => self.reserve(body.len()),
+            _ => reserved,
+        };
+        // A `FETCH` moves nothing, so what was read for it may be given up.
+        self.put_answer(reserved.as_ref().map_err(Refusal::clone).and(answer));
         if self.output.is_full() {
             self.settle_and_send().await?;
         }
@@ -373,9 +393,10 @@ impl Connection {
     }
 
     /// The reply to a `FETCH` counts in the budget until it is sent.
-    fn reserve(&self, request: &Request<'_>) -> Result<Option<Reservation>, Refusal> {
-        let Request::Fetch { max_bytes, .. } = request else { return Ok(None) };
-        let bytes = max_bytes.unwrap_or(DEFAULT_FETCH_BYTES) as usize;
+    fn reserve(&self, bytes: usize) -> Result<Option<Reservation>, Refusal> {
+        if bytes == 0 {
+            return Ok(None);
+        }
         let reservation = self.broker.buffers.try_reserve(bytes.min(self.broker.config.max_frame_bytes));
         match reservation {
             Some(reservation) => Ok(Some(reservation)),

@@ -40,7 +40,7 @@ pub struct Input {
     buffer: Option<Buffer>,
     start: usize,
     end: usize,
-    /// An unfinished frame, while there is no buffer.
+    /// An unfinished frame, or a few that come after a request that waits, while there is no buffer.
     aside: Vec<u8>,
 }
 
@@ -52,6 +52,10 @@ impl Input {
 
     /// Marks bytes at the front as handled.
     pub fn consume(&mut self, bytes: usize) {
+        if self.buffer.is_none() {
+            self.aside.drain(..bytes);
+            return;
+        }
         self.start += bytes;
         assert!(self.start <= self.end, "only what was read can be handled");
     }

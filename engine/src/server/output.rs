@@ -10,6 +10,8 @@ use crate::net::TcpStream;
 
 /// From so many unsent bytes on, nothing more is read from the connection.
 const FULL_BYTES: usize = 256 << 10;
+/// Who has taken so much at a time does read, if slowly.
+const TAKEN_BYTES_MIN: usize = 64 << 10;
 /// A larger buffer is given back once it is empty.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 /// Pieces handed to one write.
@@ -25,8 +27,10 @@ pub struct Output {
     records: Vec<Bytes>,
     /// Pieces of `records` before this one are sent.
     next_record: usize,
-    /// Since when the client has taken nothing.
+    /// Since when the client has taken less than [`TAKEN_BYTES_MIN`].
     blocked_since: Option<Instant>,
+    /// What it has taken since then.
+    taken_bytes: usize,
     /// Bytes sent since the last [`Output::take_sent`].
     sent_bytes: u64,
 }
@@ -42,7 +46,7 @@ impl Output {
         self.small.len() - self.start >= FULL_BYTES || !self.records.is_empty()
     }
 
-    /// Since when the client has taken nothing, although there is something to take.
+    /// Since when the client has taken next to nothing, although there is something to take.
     pub fn blocked_since(&self) -> Option<Instant> {
         self.blocked_since
     }
@@ -64,12 +68,18 @@ impl Output {
         while !self.is_empty() {
             match self.try_send(stream) {
                 Ok(bytes) => {
-                    self.blocked_since = None;
                     self.sent_bytes += bytes as u64;
+                    self.taken_bytes += bytes;
+                    if self.taken_bytes >= TAKEN_BYTES_MIN {
+                        self.blocked_since = None;
+                    }
                     self.advance(bytes);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.blocked_since.get_or_insert_with(Instant::now);
+                    if self.blocked_since.is_none() {
+                        self.blocked_since = Some(Instant::now());
+                        self.taken_bytes = 0;
+                    }
                     ready!(stream.poll_write_ready(cx))?;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
@@ -117,6 +127,7 @@ impl Output {
     }
 
     fn reset(&mut self) {
+        self.blocked_since = None;
         self.start = 0;
         self.small.clear();
         if self.small.capacity() > KEPT_BYTES_MAX {

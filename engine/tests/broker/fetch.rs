@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::support::{TestBroker, parse_fetched};
+use crate::support::{PATIENCE, TestBroker, eventually, frame, parse_fetched};
 
 #[test]
 fn limits_by_records_and_bytes() {
@@ -59,4 +59,34 @@ fn a_waiting_reader_does_not_hold_up_the_shutdown() {
     let started = Instant::now();
     broker.stop();
     assert!(started.elapsed().as_secs() < 5);
+}
+
+/// Each holds a connection for a minute; memory it needs only once there is something to read.
+#[test]
+fn waiting_readers_leave_the_memory_to_others() {
+    const READERS: usize = 16;
+    // Four read buffers, or as many replies of the size that a reader allows.
+    let broker = TestBroker::start_with(|config| {
+        config.max_frame_bytes = 256 << 10;
+        config.connection_bytes = 1 << 20;
+    });
+    let mut client = broker.client();
+    client.call("REGISTER t");
+    let mut readers: Vec<_> = (0..READERS).map(|_| broker.client()).collect();
+    for reader in &mut readers {
+        reader.send("FETCH t 0 10 262144 60000");
+        reader.send("PING");
+    }
+    let started = Instant::now();
+    let sent = READERS * (frame(b"FETCH t 0 10 262144 60000").len() + frame(b"PING").len());
+    eventually("all of them are heard", || {
+        client.json("METRICS")["walrus"]["bytes_in"].as_u64().expect("a number") >= sent as u64
+    });
+    assert_eq!(client.call("FETCH t 0 10"), "OK 0 0\n");
+    assert_eq!(client.call("PUT t x"), "OK");
+    for reader in &mut readers {
+        assert_eq!(parse_fetched(&reader.receive()), (1, vec![b"x".to_vec()]));
+        assert_eq!(reader.receive_text(), "OK");
+    }
+    assert!(started.elapsed() < PATIENCE / 2, "nobody had to wait for the end of another's wait");
 }
