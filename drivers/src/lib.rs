@@ -220,6 +220,11 @@ pub trait Producer: Send {
     /// Pushes out what was coalesced (as far as the profile's own linger asks for it) and
     /// collects acknowledgements; waits up to `wait` for at least one if none is there.
     fn poll(&mut self, wait: Duration, acks: &mut Vec<Ack>) -> Result<(), DriverError>;
+    /// Are acknowledgements there to be collected? Only systems whose calls return once the record is
+    /// stored say so: there the load does not wait for a full window to hear of it.
+    fn has_acks(&self) -> bool {
+        false
+    }
     /// Pushes out everything now; the run is about to drain.
     fn flush(&mut self) -> Result<(), DriverError>;
 }

@@ -54,6 +54,10 @@ impl Runs {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Reports all runs and empties the list, keeping its memory.
     pub(crate) fn settle(&mut self, ok: bool, acks: &mut Vec<Ack>) {
         acks.extend(self.0.drain(..).map(|(first_ticket, count)| Ack { first_ticket, count, ok }));

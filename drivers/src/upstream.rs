@@ -196,6 +196,10 @@ impl Producer for UpstreamProducer<'_> {
         Ok(())
     }
 
+    fn has_acks(&self) -> bool {
+        !self.appended.is_empty() || !self.acks.is_empty()
+    }
+
     fn flush(&mut self) -> Result<(), DriverError> {
         for topic in std::mem::take(&mut self.waiting) {
             self.write_batch(topic)?;

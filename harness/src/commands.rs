@@ -268,6 +268,9 @@ fn tune(args: &TuneArgs) -> Result<i32, String> {
     let mut rows: Vec<RowName> = args.rows.iter().map(|row| RowName::parse(row)).collect::<Result<_, _>>()?;
     let wanted = &args.run.systems;
     rows.retain(|row| wanted.is_empty() || wanted.contains(&row.system));
+    if rows.is_empty() {
+        return Err(format!("no row of {} is to be tuned; name some with --rows system/variant", wanted.join(",")));
+    }
     let sweep = tune::Sweep {
         rows,
         workload: args.run.workload.first().cloned().unwrap_or_else(|| "writes-burst".into()),

@@ -33,7 +33,7 @@ const SAMPLE_STRIDE: u64 = 64;
 /// Send times kept for timed records in flight.
 const SAMPLES: usize = 8192;
 /// Open loop: bound on what a system may hold unacknowledged per producer.
-const OPEN_LOOP_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const OPEN_LOOP_BYTES_MAX: u64 = 64 << 20;
 
 /// What one lane did.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Lane {
         let window = window.unwrap_or(0);
         let mut portion = 0;
         loop {
-            let over = self.fill(producer, window, limit, &mut portion)?;
+            let over = self.fill(producer, window, limit, &mut portion, progress)?;
             if over {
                 break;
             }
@@ -132,6 +132,7 @@ impl Lane {
         window: u64,
         limit: &Limit,
         portion: &mut u64,
+        progress: &Progress,
     ) -> Result<bool, DriverError> {
         loop {
             let bytes = self.pool.record_bytes(self.next_ticket);
@@ -150,8 +151,13 @@ impl Lane {
                 self.sent_at[slot] = Instant::now();
             }
             self.send(producer, bytes)?;
-            if self.next_ticket.is_multiple_of(CLOCK_STRIDE) && limit.is_over(Instant::now()) {
-                return Ok(true);
+            if self.next_ticket.is_multiple_of(CLOCK_STRIDE) {
+                if producer.has_acks() {
+                    self.collect(producer, Duration::ZERO, None, progress)?;
+                }
+                if limit.is_over(Instant::now()) {
+                    return Ok(true);
+                }
             }
         }
     }
@@ -290,6 +296,7 @@ mod tests {
         acked: usize,
         in_flight_bytes_max: u64,
         refuse: Option<u64>,
+        at_once: bool,
     }
 
     impl Producer for Half {
@@ -310,6 +317,10 @@ mod tests {
             }
             self.acked += count;
             Ok(())
+        }
+
+        fn has_acks(&self) -> bool {
+            self.at_once
         }
 
         fn flush(&mut self) -> Result<(), DriverError> {
@@ -344,6 +355,14 @@ mod tests {
         lane().run_closed(&mut system, None, &limit, &Progress::default()).unwrap();
         assert!(system.in_flight_bytes_max <= 1024);
         assert!(system.sent.len() > 90);
+    }
+
+    #[test]
+    fn acknowledgements_that_come_at_once_do_not_wait_for_a_full_window() {
+        let mut system = Half { at_once: true, ..Half::default() };
+        let limit = Limit::new(Instant::now(), None, Some(2 << 20));
+        lane().run_closed(&mut system, Some(1 << 20), &limit, &Progress::default()).unwrap();
+        assert!(system.in_flight_bytes_max <= 2 * CLOCK_STRIDE * 1024, "{}", system.in_flight_bytes_max);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! number of trials and the same time for every system. The results are kept as
 //! `drivers/profiles/<system>.tune.csv`; a person decides what goes into the profile.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use serde::Serialize;
@@ -21,6 +21,8 @@ use crate::settings::{self, SettingsError};
 use crate::wire::Load;
 use crate::workload::{self, Case};
 
+/// A JVM is warmed before each trial, as in a run; nothing else is.
+const TRIAL_WARM_UP: WarmUp = WarmUp { window_s: 1.0, s_max: 8.0 };
 /// Volume of a trial: small enough that the kernel throttles none.
 const TRIAL_BYTES: u64 = 1 << 30;
 
@@ -165,7 +167,7 @@ fn try_settings(
     let mut merged = base.clone();
     merged.extend(overlay.clone());
     let with_these = env.with_settings(merged);
-    let mut fleet = Fleet::new(&env.bench_dir, WarmUp { window_s: 0.0, s_max: 0.0 });
+    let mut fleet = Fleet::new(&env.bench_dir, TRIAL_WARM_UP);
     let task = trial_task(&sweep.workload, case, row.clone(), sweep.seconds);
     let summary = run::run(&with_these, &mut fleet, &task)?.summary;
     let trial = Trial {
@@ -191,7 +193,9 @@ fn words(variant: &str) -> Vec<String> {
 /// Every combination of the grid's lists.
 fn combinations(grid: &toml::Table) -> Vec<toml::Table> {
     let mut all = vec![toml::Table::new()];
-    for (name, values) in grid {
+    // In one order, whichever the table keeps: the trials are a part of them.
+    let sorted: BTreeMap<&String, &toml::Value> = grid.iter().collect();
+    for (name, values) in sorted {
         let values = values.as_array().cloned().unwrap_or_else(|| vec![values.clone()]);
         let with = |table: &toml::Table| -> Vec<toml::Table> {
             let set = |value: &toml::Value| {
@@ -206,10 +210,17 @@ fn combinations(grid: &toml::Table) -> Vec<toml::Table> {
     all
 }
 
-/// Exactly `count` of them, evenly spread; fewer if there are fewer.
+/// Exactly `count` of them, evenly spread; fewer if there are fewer. The steps, of about the golden
+/// section of the whole, have no divisor in common with it: else a list of the grid whose length divides
+/// the step would show the same value every time.
 fn spread(all: &[toml::Table], count: usize) -> Vec<toml::Table> {
-    let count = count.min(all.len());
-    (0..count).map(|index| all[index * all.len() / count].clone()).collect()
+    let length = all.len();
+    let step = (length * 5 / 8..).find(|step| gcd(*step, length) == 1).unwrap_or(1);
+    (0..count.min(length)).map(|index| all[index * step % length].clone()).collect()
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]
@@ -225,6 +236,22 @@ mod tests {
         let distinct: HashSet<String> = all.iter().map(ToString::to_string).collect();
         assert_eq!(distinct.len(), 6);
         assert_eq!(spread(&all, 3).len(), 3);
-        assert_eq!(spread(&all, 100).len(), 6);
+        let whole: HashSet<String> = spread(&all, 100).iter().map(ToString::to_string).collect();
+        assert_eq!(whole, distinct);
+    }
+
+    #[test]
+    fn twelve_trials_try_every_value_of_every_profile() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../drivers/profiles");
+        for system in ["walrus", "walrus-embedded", "kafka", "rocksdb", "upstream"] {
+            let profile = settings::read(Some(&dir), system).unwrap();
+            let grid = profile["grid"].as_table().unwrap();
+            let tried = spread(&combinations(grid), 12);
+            for (name, values) in grid {
+                for value in values.as_array().unwrap() {
+                    assert!(tried.iter().any(|table| &table[name] == value), "{system}: {name} = {value}");
+                }
+            }
+        }
     }
 }

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use walrus_drivers::Tier;
 
 use crate::csv::LoadMode;
+use crate::load::OPEN_LOOP_BYTES_MAX;
 use crate::record::RecordBytes;
 
 /// Every workload that is built in.
@@ -115,7 +116,9 @@ impl Case {
 
     /// The CSV's column `in_flight`.
     pub fn in_flight(&self) -> String {
-        self.window_bytes.map_or_else(|| "1".to_owned(), words_of_bytes)
+        // What is offered at a rate is not held back by a window, only by a bound on memory.
+        let bound = self.rate_per_s.map(|_| OPEN_LOOP_BYTES_MAX).or(self.window_bytes);
+        bound.map_or_else(|| "1".to_owned(), words_of_bytes)
     }
 }
 
@@ -269,5 +272,6 @@ mod tests {
         assert_eq!((case.producers, case.topics), (10, 10));
         assert_eq!((case.record_bytes.min, case.record_bytes.max), (500, 1024));
         assert_eq!(case.in_flight(), "4MiB");
+        assert_eq!(find("latency", &[1000.0]).unwrap().cases[0].in_flight(), "64MiB");
     }
 }

@@ -186,6 +186,10 @@ impl Producer for RocksProducer<'_> {
         Ok(())
     }
 
+    fn has_acks(&self) -> bool {
+        !self.written.is_empty() || !self.acks.is_empty()
+    }
+
     fn flush(&mut self) -> Result<(), DriverError> {
         self.write_batch()
     }

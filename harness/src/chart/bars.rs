@@ -157,8 +157,8 @@ pub(crate) fn read(groups: &[Group<'_>]) -> Vec<Figure> {
     let warm = Spec {
         slug: "read-warm",
         title: "Reading everything back, from the page cache",
-        reading: "The records were just written and lie in memory. Every client checks checksums \
-            and asks for the same number of bytes at a time.",
+        reading: "The records were just written and lie in memory. Kafka's client checks its \
+            checksums, for Walrus the broker does. Each asks for as much at a time as its profile says.",
         ..read
     };
     let cold = Spec {

@@ -25,7 +25,8 @@ impl Run<'_> {
         row.p99_us = latency::at(&drained.latency_us, 99.0);
         row.p999_us = latency::at(&drained.latency_us, 99.9);
         row.p9999_us = latency::at(&drained.latency_us, 99.99);
-        row.peak_records_per_s = peak(&outcome.throughput);
+        // A short run may be over within its first interval.
+        row.peak_records_per_s = peak(&outcome.throughput).map(|best| best.max(row.records_per_s));
         reading.fill(row, self.env.cores);
         if task.load.payload_bytes.is_some_and(|bytes| drained.bytes < bytes / 100 * 95) {
             row.add_mark("time-limit");
