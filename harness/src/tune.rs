@@ -215,7 +215,7 @@ fn combinations(grid: &toml::Table) -> Vec<toml::Table> {
 /// the step would show the same value every time.
 fn spread(all: &[toml::Table], count: usize) -> Vec<toml::Table> {
     let length = all.len();
-    let step = (length * 5 / 8..).find(|step| gcd(*step, length) == 1).unwrap_or(1);
+    let step = (length * 5 / 8..=length + 1).find(|step| gcd(*step, length) == 1).unwrap_or(1);
     (0..count.min(length)).map(|index| all[index * step % length].clone()).collect()
 }
 
