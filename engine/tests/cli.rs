@@ -129,6 +129,21 @@ fn lines_of_stdin_become_records() {
     assert!(run.stderr.starts_with("error: line 1: UnknownTopic"), "{}", run.stderr);
 }
 
+/// The broker hangs up in the midst of such a line, and says why.
+#[test]
+fn a_line_above_the_limit_is_named_with_the_reason() {
+    let broker = Broker::start();
+    cli(&broker, &["register", "t"]).succeeded();
+    let large = vec![b'x'; 32 << 20];
+    for input in [large.clone(), [b"1\n2\n".as_slice(), &large].concat()] {
+        for verb in ["put", "append"] {
+            let run = cli_with_input(&broker, &[verb, "t", "-"], &input);
+            assert_eq!(run.code, 1);
+            assert!(run.stderr.contains("FrameTooLarge"), "{verb}: {}", run.stderr);
+        }
+    }
+}
+
 #[test]
 fn any_byte_survives() {
     let broker = Broker::start();

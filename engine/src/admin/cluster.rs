@@ -21,6 +21,8 @@ use crate::status;
 const MAX_AGE: Duration = Duration::from_millis(250);
 /// Longest wait for another node's answer; then it is shown as out of reach.
 const NODE_TIMEOUT: Duration = Duration::from_millis(400);
+/// Longest wait for all of them: a name server may take longer than any node.
+const ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Topics that are listed; the number of all stands beside them.
 const TOPICS_MAX: usize = 200;
 
@@ -62,7 +64,8 @@ impl ClusterView {
             asked.spawn_blocking(move || (node_id, ask(&addr)));
         }
         let mut answers = vec![(me, Some(own.clone()))];
-        while let Some(answer) = asked.join_next().await {
+        let deadline = tokio::time::Instant::now() + ANSWERS_TIMEOUT;
+        while let Ok(Some(answer)) = tokio::time::timeout_at(deadline, asked.join_next()).await {
             // A task that failed is a node without an answer.
             answers.extend(answer.ok());
         }

@@ -100,8 +100,25 @@ impl Connection {
     }
 
     /// Writes everything. What the broker sends meanwhile goes into `replies`, so that neither
-    /// side waits for the other for ever.
+    /// side waits for the other for ever. A broker that hangs up may have said why: then this is no
+    /// error but `false`, and the end of the stream follows what it said.
     pub(super) fn write_all(
+        &mut self,
+        pieces: &mut [IoSlice<'_>],
+        mut replies: Option<&mut ReadBuffer>,
+        timeout: Duration,
+    ) -> Result<bool, ClientError> {
+        let written = self.try_write_all(pieces, replies.as_deref_mut(), timeout);
+        if let (Err(ClientError::Closed { .. }), Some(replies)) = (&written, replies) {
+            while self.try_read(replies).is_ok_and(|more| more) {}
+            if !replies.filled().is_empty() {
+                return Ok(false);
+            }
+        }
+        written.map(|()| true)
+    }
+
+    fn try_write_all(
         &mut self,
         mut pieces: &mut [IoSlice<'_>],
         mut replies: Option<&mut ReadBuffer>,

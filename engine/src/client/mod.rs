@@ -196,9 +196,9 @@ impl Client {
     /// on it later would answer the wrong request.
     fn exchange(&mut self, timeout: Duration) -> Result<&[u8], ClientError> {
         let mut connection = self.checked_connection()?;
-        connection.write_all(&mut [IoSlice::new(&self.out)], Some(&mut self.input), timeout)?;
+        let whole = connection.write_all(&mut [IoSlice::new(&self.out)], Some(&mut self.input), timeout)?;
         let body_bytes = connection.read_frame(&mut self.input, timeout)?;
-        self.connection = Some(connection);
+        self.connection = whole.then_some(connection);
         self.used_at = Instant::now();
         self.answered_bytes = PREFIX_BYTES + body_bytes;
         Ok(&self.input.filled()[PREFIX_BYTES..self.answered_bytes])

@@ -227,8 +227,11 @@ impl Receiver {
     ) -> Result<u64, ClientError> {
         // Replies may be here already: a flush that had to wait has read them.
         let mut replies = self.drain(&mut on_outcome)?;
-        if self.connection.try_read(&mut self.input)? {
-            replies += self.drain(&mut on_outcome)?;
+        match self.connection.try_read(&mut self.input) {
+            Ok(true) => replies += self.drain(&mut on_outcome)?,
+            Err(error) if replies == 0 => return Err(error),
+            // What was heard before an end counts; the next call says that it has ended.
+            Ok(false) | Err(_) => {}
         }
         if replies > 0 || wait.is_zero() {
             return Ok(replies);

@@ -116,5 +116,5 @@ fn ask(
     check_names(&request)?;
     out.clear();
     request.encode(out);
-    connection.write_all(&mut [IoSlice::new(out)], None, client.request_timeout)
+    connection.write_all(&mut [IoSlice::new(out)], None, client.request_timeout).map(|_| ())
 }

@@ -38,7 +38,7 @@ pub(crate) enum BulkError {
         source: ClientError,
     },
     /// The broker refused a line.
-    #[error("line {line}: {code}: {text} ({stored} lines were stored; nothing after this read was sent)")]
+    #[error("line {line}: {code}: {text} ({stored} lines are known to be stored; nothing after this read was sent)")]
     Refused {
         /// Number of the (first) line, from 1.
         line: u64,
@@ -188,20 +188,23 @@ impl<'a> Sending<'a> {
             }
             self.progress.show(self.stored);
         }
-        match self.refusal.take() {
-            None => Ok(()),
-            Some((line, code, text)) => {
-                self.progress.clear();
-                Err(BulkError::Refused { line, code, text, stored: self.stored })
-            }
-        }
+        self.refused().map_or(Ok(()), |refused| {
+            self.progress.clear();
+            Err(refused)
+        })
     }
 
     fn check<T>(&mut self, result: Result<T, ClientError>) -> Result<T, BulkError> {
         result.map_err(|source| {
             self.progress.clear();
-            BulkError::Client { stored: self.stored, source }
+            // A connection that ends after a refusal mostly ends because of it.
+            self.refused().unwrap_or(BulkError::Client { stored: self.stored, source })
         })
+    }
+
+    fn refused(&mut self) -> Option<BulkError> {
+        let (line, code, text) = self.refusal.take()?;
+        Some(BulkError::Refused { line, code, text, stored: self.stored })
     }
 }
 
