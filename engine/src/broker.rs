@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::error::Refusal;
 use crate::log::calls::Calls;
 use crate::log::copies::Copies;
 use crate::log::cursor::{self, Committer, CursorError, SHARED_GROUP};
-use crate::log::forward::{self, ForwardError, Forwards};
+use crate::log::forward::{self, ForwardError, Forwarded, Forwards};
 use crate::log::outgoing::{Led, Outgoing};
 use crate::log::reader::{self, Limits, Read, ReadError};
 use crate::log::repair::Damage;
@@ -65,10 +66,16 @@ pub struct Broker {
     pub reconciled: watch::Sender<u64>,
     /// Commits reader positions.
     pub committer: Committer,
-    /// Memory for connections.
+    /// Memory for requests.
     pub buffers: Arc<Buffers>,
+    /// Memory for replies: as much again, so that clients that do not take theirs leave the others alone.
+    pub replies: Arc<Buffers>,
+    /// Memory for records that cursors have read ahead: a quarter of that.
+    pub read_ahead: Arc<Buffers>,
     /// Counters for `METRICS`.
     pub counters: status::Counters,
+    /// The topics are in step with the metadata for the first time.
+    pub settled: AtomicBool,
     stop: watch::Sender<Stop>,
 }
 
@@ -93,6 +100,15 @@ pub enum Origin {
     Node,
 }
 
+/// Who asks, and how much it can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// Who.
+    pub origin: Origin,
+    /// Bytes of records that there is memory for where the reply is wanted.
+    pub room_bytes: usize,
+}
+
 /// The reply to a request other than `PUT` and `APPEND`.
 #[derive(Debug)]
 pub enum Answer {
@@ -110,6 +126,8 @@ pub enum Answer {
     Raw(Bytes),
     /// For another node: somebody else leads, or will.
     Moved,
+    /// The records have so many bytes, more than the asker has room for. Nothing was moved.
+    Larger(usize),
 }
 
 /// What is to be done when a request cannot be carried out here.
@@ -121,7 +139,9 @@ enum Elsewhere {
 impl Broker {
     /// Puts the parts together. Nothing runs yet.
     pub fn new(config: Config, store: Store, metadata: Metadata) -> Self {
-        let buffers = Arc::new(Buffers::new(config.read_buffer_bytes, config.connection_bytes));
+        let budget = |bytes| Arc::new(Buffers::new(config.read_buffer_bytes, bytes));
+        let (buffers, replies) = (budget(config.connection_bytes), budget(config.connection_bytes));
+        let read_ahead = budget(config.connection_bytes / 4);
         Broker {
             config,
             store,
@@ -138,7 +158,10 @@ impl Broker {
             reconciled: watch::Sender::new(0),
             committer: Committer::default(),
             buffers,
+            replies,
+            read_ahead,
             counters: status::Counters::default(),
+            settled: AtomicBool::new(false),
             stop: watch::Sender::new(Stop::Running),
         }
     }
@@ -151,6 +174,11 @@ impl Broker {
     /// Does this node hand on what it is given to lead?
     pub fn is_leaving(&self) -> bool {
         *self.stop.borrow() >= Stop::Leading
+    }
+
+    /// Are no more requests to be taken?
+    pub fn is_stopping(&self) -> bool {
+        *self.stop.borrow() >= Stop::Clients
     }
 
     /// Tells everyone who serves clients to finish.
@@ -237,23 +265,29 @@ impl Broker {
     }
 
     /// Carries out any request but `PUT`, `APPEND` and `PING`, which the connection does itself.
-    pub async fn execute(self: &Arc<Self>, request: Request<'_>, origin: Origin) -> Result<Answer, Refusal> {
+    pub async fn execute(self: &Arc<Self>, request: Request<'_>, asker: Asker) -> Result<Answer, Refusal> {
         match request {
             Request::Register { topic, settings } => topics::register(self, topic, settings).await.map(|()| Answer::Ok),
             Request::Delete { topic } => {
                 self.topic(topic).await?;
                 topics::delete(self, topic).await.map(|()| Answer::Ok)
             }
-            Request::Get { topic, .. } | Request::Seek { topic, .. } => self.with_leader(&request, topic, origin).await,
+            Request::Get { topic, .. } | Request::Seek { topic, .. } => self.with_leader(&request, topic, asker).await,
             Request::Fetch { topic, offset, max_records, max_bytes, wait_ms } => {
                 let max_bytes = max_bytes.unwrap_or(DEFAULT_FETCH_BYTES);
                 // A reply is a frame, and no larger than one may be (a single record always fits).
                 let max_bytes = (max_bytes as usize).min(self.config.max_frame_bytes / 2);
+                let max_bytes = if asker.origin == Origin::Node { max_bytes.min(asker.room_bytes) } else { max_bytes };
                 let topic = self.topic(topic).await?;
-                let limits = Limits { offset, max_records, max_bytes };
-                self.fetch(&request, &topic, limits, wait_ms.unwrap_or(0), origin).await
+                let limits = Limits { offset, max_records, max_bytes, room_bytes: asker.room_bytes };
+                let Some(wait_ms) = wait_ms else { return self.fetch(&request, &topic, limits, 0, asker).await };
+                tokio::select! {
+                    biased;
+                    answer = self.fetch(&request, &topic, limits, wait_ms, asker) => answer,
+                    () = self.stopping() => Err(Refusal::stopping()),
+                }
             }
-            Request::State { topic } => self.state(&request, topic, origin).await,
+            Request::State { topic } => self.state(&request, topic, asker.origin).await,
             Request::Metrics => Ok(Answer::Json(status::metrics(self))),
             Request::Topics => Ok(Answer::Json(status::topics(self))),
             Request::Leave { node_id } => self.let_go(node_id).await.map(|()| Answer::Ok),
@@ -268,11 +302,16 @@ impl Broker {
     }
 
     /// Moves a cursor that this node owns.
-    async fn move_cursor(self: &Arc<Self>, request: &Request<'_>, topic: &Arc<Topic>) -> Result<Answer, CursorError> {
+    async fn move_cursor(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        topic: &Arc<Topic>,
+        room_bytes: usize,
+    ) -> Result<Answer, CursorError> {
         match *request {
             Request::Seek { group, to, .. } => cursor::seek(self, topic, group, to).await.map(|()| Answer::Ok),
             Request::Get { group, .. } => {
-                let record = cursor::next(self, topic, group.unwrap_or(SHARED_GROUP)).await?;
+                let record = cursor::next(self, topic, group.unwrap_or(SHARED_GROUP), room_bytes).await?;
                 Ok(record.map_or(Answer::Empty, Answer::Payload))
             }
             _ => Ok(Answer::Ok),
@@ -280,28 +319,26 @@ impl Broker {
     }
 
     /// Has whoever leads the topic move a cursor, here or there; waits, bounded, while nobody does.
-    async fn with_leader(
-        self: &Arc<Self>,
-        request: &Request<'_>,
-        name: &str,
-        origin: Origin,
-    ) -> Result<Answer, Refusal> {
+    async fn with_leader(self: &Arc<Self>, request: &Request<'_>, name: &str, asker: Asker) -> Result<Answer, Refusal> {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(self.config.write_wait_ms);
         loop {
             let topic = self.topic(name).await?;
             let (route, number) = topic.route_and_last();
-            match (route, origin) {
-                (Route::Here, _) => match self.move_cursor(request, &topic).await {
+            match (route, asker.origin) {
+                (Route::Here, _) => match self.move_cursor(request, &topic, asker.room_bytes).await {
                     Ok(answer) => return Ok(answer),
+                    Err(CursorError::Larger(bytes)) => return Ok(Answer::Larger(bytes)),
                     Err(CursorError::Refused(refusal)) => return Err(refusal),
                     Err(CursorError::NotHere) => {}
                 },
                 (Route::Deleted, _) => return Err(Refusal::unknown_topic(name)),
                 (Route::Wait, _) => {}
-                (Route::Node(node_id), Origin::Client) => match self.pass_on(request, node_id, Duration::ZERO).await? {
-                    Elsewhere::Answered(answer) => return Ok(answer),
-                    Elsewhere::TryAgain => {}
-                },
+                (Route::Node(node_id), Origin::Client) => {
+                    match self.pass_on(request, node_id, asker.room_bytes, Duration::ZERO).await? {
+                        Elsewhere::Answered(answer) => return Ok(answer),
+                        Elsewhere::TryAgain => {}
+                    }
+                }
                 (Route::Node(_), Origin::Node) => return Ok(Answer::Moved),
             }
             if tokio::time::Instant::now() >= deadline {
@@ -321,11 +358,13 @@ impl Broker {
         self: &Arc<Self>,
         request: &Request<'_>,
         node_id: u64,
+        room_bytes: usize,
         wait: Duration,
     ) -> Result<Elsewhere, Refusal> {
-        match forward::request(self, node_id, request, wait).await {
-            Ok(Some(body)) => Ok(Elsewhere::Answered(Answer::Raw(body))),
-            Ok(None) | Err(ForwardError::NotSent) => Ok(Elsewhere::TryAgain),
+        match forward::request(self, node_id, request, room_bytes, wait).await {
+            Ok(Forwarded::Answered(body)) => Ok(Elsewhere::Answered(Answer::Raw(body))),
+            Ok(Forwarded::Larger(bytes)) => Ok(Elsewhere::Answered(Answer::Larger(bytes))),
+            Ok(Forwarded::Moved) | Err(ForwardError::NotSent) => Ok(Elsewhere::TryAgain),
             Err(ForwardError::Unknown) => {
                 Err(Refusal::new(ErrorCode::Timeout, "the node that leads the topic did not answer"))
             }
@@ -338,9 +377,9 @@ impl Broker {
         topic: &Arc<Topic>,
         limits: Limits,
         wait_ms: u64,
-        origin: Origin,
+        asker: Asker,
     ) -> Result<Answer, Refusal> {
-        let Limits { offset, max_records, max_bytes } = limits;
+        let Limits { offset, max_records, max_bytes, room_bytes } = limits;
         let wait = Duration::from_millis(wait_ms.min(self.config.fetch_wait_ms_max));
         let deadline = tokio::time::Instant::now() + wait;
         let patience = deadline + Duration::from_millis(self.config.write_wait_ms);
@@ -362,23 +401,24 @@ impl Broker {
             match read {
                 Ok(read) => {
                     if read.count > 0 || max_records == 0 || tokio::time::Instant::now() >= deadline {
-                        return Ok(Answer::Fetched(read));
+                        return Ok(fetched(read, asker));
                     }
                     self.wait_for_data(topic, offset, deadline).await?;
                 }
                 Err(ReadError::PastTail(refusal) | ReadError::Refused(refusal)) => return Err(refusal),
-                Err(ReadError::Elsewhere { refusal, .. }) if origin == Origin::Node => {
-                    let _ = refusal;
-                    return Ok(Answer::Moved);
-                }
+                Err(ReadError::Larger(bytes)) => return Ok(Answer::Larger(bytes)),
+                Err(ReadError::Elsewhere { .. }) if asker.origin == Origin::Node => return Ok(Answer::Moved),
                 Err(ReadError::Elsewhere { number, sealed: true, refusal }) => {
-                    let read = reader::read_elsewhere(self, topic, number, limits, refusal).await?;
-                    return Ok(Answer::Fetched(read));
+                    return match reader::read_elsewhere(self, topic, number, limits, refusal).await {
+                        Ok(read) => Ok(Answer::Fetched(read)),
+                        Err(ReadError::Larger(bytes)) => Ok(Answer::Larger(bytes)),
+                        Err(error) => Err(error.into()),
+                    };
                 }
                 Err(ReadError::Elsewhere { sealed: false, .. }) => {
                     let route = topic.chain().route();
                     if let Route::Node(node_id) = route
-                        && let Elsewhere::Answered(answer) = self.pass_on(request, node_id, wait).await?
+                        && let Elsewhere::Answered(answer) = self.pass_on(request, node_id, room_bytes, wait).await?
                     {
                         return Ok(answer);
                     }
@@ -435,7 +475,6 @@ impl Broker {
         tokio::select! {
             () = reader::wait_past(topic, offset) => {}
             () = tokio::time::sleep_until(deadline) => {}
-            () = self.stopping() => return Err(Refusal::stopping()),
         }
         match topic.chain().route() {
             Route::Deleted => Err(Refusal::unknown_topic(&topic.name)),
@@ -448,10 +487,17 @@ impl Broker {
         let topic = self.topic(name).await?;
         let route = topic.chain().route();
         if let (Route::Node(node_id), Origin::Client) = (route, origin)
-            && let Ok(Elsewhere::Answered(answer)) = self.pass_on(request, node_id, Duration::ZERO).await
+            && let Ok(Elsewhere::Answered(answer)) = self.pass_on(request, node_id, 0, Duration::ZERO).await
         {
             return Ok(answer);
         }
         status::topic_state(self, &topic).map(Answer::Json)
     }
+}
+
+/// Records that were read here. A client's connection looks for memory for them by itself, since nothing
+/// has moved; another node has to be asked first.
+fn fetched(read: Read, asker: Asker) -> Answer {
+    let bytes = read.bytes();
+    if asker.origin == Origin::Node && bytes > asker.room_bytes { Answer::Larger(bytes) } else { Answer::Fetched(read) }
 }

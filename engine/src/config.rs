@@ -8,6 +8,8 @@ use clap::Parser;
 use crate::store::StoreConfig;
 use crate::types::Tier;
 
+/// Of the write buffers, beside the largest frame: what a batch takes beyond its records.
+const POOL_SPARE_BYTES: usize = 64 << 10;
 /// The largest reply window that may pile up for one connection, and so the least buffer budget.
 const BUFFER_BYTES_MIN: usize = 1 << 20;
 
@@ -87,7 +89,8 @@ pub struct Config {
     /// Bytes read from a connection at once. Default 256 KiB.
     #[arg(long, default_value_t = Config::default().read_buffer_bytes)]
     pub read_buffer_bytes: usize,
-    /// Memory for frames and replies of all connections together, in bytes. Default 128 MiB.
+    /// Memory for requests of all connections together, in bytes; as much again is for replies, and a quarter
+    /// of it for records that cursors have read ahead. Default 128 MiB.
     #[arg(long, default_value_t = Config::default().connection_bytes)]
     pub connection_bytes: usize,
     /// Connections served at once; one more is told `Overloaded`. Default 20,000.
@@ -173,9 +176,9 @@ impl Config {
         require(self.max_frame_bytes >= 1024, "--max-frame-bytes", "must be at least 1024")?;
         require(u32::try_from(self.max_frame_bytes).is_ok(), "--max-frame-bytes", "must be below 4 GiB")?;
         require(
-            self.pool_bytes / 2 >= self.max_frame_bytes,
+            self.pool_bytes / 2 >= self.max_frame_bytes + POOL_SPARE_BYTES,
             "--pool-bytes",
-            "must be at least twice --max-frame-bytes, or the largest frame could never be stored",
+            "must be at least twice --max-frame-bytes and 128 KiB, or the largest frame could never be stored",
         )?;
         require(
             self.connection_bytes >= BUFFER_BYTES_MIN.max(4 * self.max_frame_bytes),

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -275,6 +276,7 @@ async fn settle(broker: Arc<Broker>, local: SocketAddr) -> Result<(), NodeError>
     };
     match &settled {
         Ok(()) => {
+            broker.settled.store(true, Ordering::Relaxed);
             let (backend, topics) = (broker.store.backend(), broker.topics.all().len());
             tracing::info!(address = %local, backend, topics, "ready");
         }

@@ -19,7 +19,7 @@ pub struct Counters {
     pub connections: AtomicUsize,
     /// Connections that were turned away.
     pub connections_refused: AtomicU64,
-    /// Records taken by `PUT` and `APPEND`.
+    /// Records that this node has taken to store: in a cluster, those of topics that it leads.
     pub records_in: AtomicU64,
     /// Bytes read from connections.
     pub bytes_in: AtomicU64,
@@ -31,8 +31,8 @@ pub struct Counters {
 
 impl Counters {
     /// Records were taken.
-    pub fn add_records(&self, records: usize) {
-        self.records_in.fetch_add(records as u64, Ordering::Relaxed);
+    pub fn add_records(&self, records: u64) {
+        self.records_in.fetch_add(records, Ordering::Relaxed);
     }
 }
 
@@ -181,7 +181,13 @@ pub fn not_ready(broker: &Broker) -> Option<&'static str> {
     if broker.metadata.leader().is_none() {
         return Some("no Raft leader is known");
     }
-    (!broker.metadata.lease().is_valid()).then_some("the lease has run out")
+    if !broker.metadata.lease().is_valid() {
+        return Some("the lease has run out");
+    }
+    if broker.is_leaving() {
+        return Some("the node is being stopped");
+    }
+    (!broker.settled.load(Ordering::Relaxed)).then_some("topics are being opened")
 }
 
 /// Topics whose open segment this node leads.
@@ -214,7 +220,8 @@ fn ours(broker: &Broker, totals: &Totals) -> Value {
         "possible_losses": totals.losses,
         "connections": counters.connections.load(Ordering::Relaxed),
         "connections_refused": count(&counters.connections_refused),
-        "connection_buffer_bytes": broker.buffers.used_bytes(),
+        "connection_buffer_bytes": broker.buffers.used_bytes() + broker.replies.used_bytes(),
+        "read_ahead_bytes": broker.read_ahead.used_bytes(),
         "deadlines_missed": count(&counters.deadlines_missed),
         "records_in": count(&counters.records_in),
         "bytes_in": count(&counters.bytes_in),

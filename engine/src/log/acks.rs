@@ -114,6 +114,11 @@ impl Batch {
         self.add(Part { stored: None, count, acked: 0, refusal: Some(refusal) })
     }
 
+    /// Records in it that this node has taken.
+    pub fn stored_here(&self) -> u64 {
+        self.parts.iter().filter(|part| part.stored.is_some()).map(|part| u64::from(part.count)).sum()
+    }
+
     /// More than one part was added.
     pub fn is_split(&self) -> bool {
         self.parts.len() > 1

@@ -3,21 +3,26 @@
 //! A move counts at once and is made durable with others, at most five times a second a node. A
 //! crash may therefore repeat deliveries, but only those of the last 200 ms: a cursor whose oldest
 //! uncommitted move is older delivers nothing more until a commit succeeds.
+//!
+//! Records are read ahead as long as there is memory set aside for that; a cursor that stands still
+//! while a commit is under way gives its own back.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 
-use super::reader;
+use super::read_ahead::ReadAhead;
+use super::reader::{self, Limits, ReadError};
 use super::topic::Topic;
 use crate::broker::Broker;
 use crate::error::Refusal;
 use crate::metadata::state::{Command, CursorCommit, CursorInfo, CursorMove, Outcome, SegmentAt};
 use crate::protocol::{ErrorCode, SeekTo};
+use crate::server::reply_memory::SMALL_BYTES;
 
 /// The group of a `GET` that names none.
 pub const SHARED_GROUP: &str = "shared";
@@ -51,14 +56,13 @@ struct Position {
     uncommitted_since: Option<Instant>,
     /// Oldest move that no commit, not even one under way, holds.
     unsent_since: Option<Instant>,
-    /// Records from `at.offset` on, each `[u32 LE length][bytes]`; no piece is empty.
-    ahead: VecDeque<Bytes>,
+    ahead: ReadAhead,
 }
 
 impl Position {
     /// Nothing moved, nothing read ahead.
     fn at(at: CursorInfo) -> Self {
-        Position { at, uncommitted_since: None, unsent_since: None, ahead: VecDeque::new() }
+        Position { at, uncommitted_since: None, unsent_since: None, ahead: ReadAhead::default() }
     }
 
     /// Starts again from what metadata have, if that is of a newer generation.
@@ -74,12 +78,7 @@ impl Position {
 
     /// Takes the next record that was read ahead.
     fn take_ahead(&mut self) -> Option<Bytes> {
-        let piece = self.ahead.front_mut()?;
-        let length = piece.get_u32_le() as usize;
-        let record = piece.split_to(length);
-        if piece.is_empty() {
-            self.ahead.pop_front();
-        }
+        let record = self.ahead.take()?;
         self.at.offset += 1;
         Some(record)
     }
@@ -125,11 +124,9 @@ impl Cursors {
     }
 
     /// Gives back the memory of records that were read ahead.
-    pub fn drop_read_ahead(&self) {
+    async fn drop_read_ahead(&self) {
         for cursor in self.all() {
-            if let Ok(mut position) = cursor.position.try_lock() {
-                position.ahead = VecDeque::new();
-            }
+            cursor.position.lock().await.ahead = ReadAhead::default();
         }
     }
 }
@@ -145,6 +142,8 @@ impl Cursor {
 pub enum CursorError {
     /// This node does not own the topic's cursors, or not any more: ask who leads it now.
     NotHere,
+    /// The next record has so many bytes, more than there is room for. Nothing has moved.
+    Larger(usize),
     /// Refused.
     Refused(Refusal),
 }
@@ -163,7 +162,8 @@ pub fn try_next(broker: &Broker, topic: &Arc<Topic>, group: &str) -> Option<Byte
     if position.is_stale() || !owns(broker, topic, &cursors) {
         return None;
     }
-    let record = position.take_ahead()?;
+    // A large one needs memory first.
+    let record = (position.ahead.next_bytes() <= SMALL_BYTES).then(|| position.take_ahead())??;
     position.moved(topic, &broker.committer);
     Some(record)
 }
@@ -175,8 +175,13 @@ fn owns(broker: &Broker, topic: &Topic, cursors: &Arc<Cursors>) -> bool {
     topic.chain().cursors_here && Arc::ptr_eq(&topic.cursors(), cursors) && broker.lease.is_valid()
 }
 
-/// The next record of a group, or `None` at the tail.
-pub async fn next(broker: &Arc<Broker>, topic: &Arc<Topic>, group: &str) -> Result<Option<Bytes>, CursorError> {
+/// The next record of a group if it has at most `room_bytes`, or `None` at the tail.
+pub async fn next(
+    broker: &Arc<Broker>,
+    topic: &Arc<Topic>,
+    group: &str,
+    room_bytes: usize,
+) -> Result<Option<Bytes>, CursorError> {
     let cursors = topic.cursors();
     let cursor = cursors.get(group)?;
     let deadline = Instant::now() + COMMIT_WAIT;
@@ -188,7 +193,7 @@ pub async fn next(broker: &Arc<Broker>, topic: &Arc<Topic>, group: &str) -> Resu
             return Err(CursorError::NotHere);
         }
         if !position.is_stale() {
-            let record = next_locked(broker, topic, &mut position).await?;
+            let record = next_locked(broker, topic, &mut position, room_bytes).await?;
             // "Nothing there" is true only if nobody else had gone on by the time of the look.
             if record.is_none() && !owns(broker, topic, &cursors) {
                 return Err(CursorError::NotHere);
@@ -207,23 +212,38 @@ async fn next_locked(
     broker: &Arc<Broker>,
     topic: &Arc<Topic>,
     position: &mut Position,
-) -> Result<Option<Bytes>, Refusal> {
-    if position.ahead.is_empty() {
+    room_bytes: usize,
+) -> Result<Option<Bytes>, CursorError> {
+    let is_new = position.ahead.is_empty();
+    if is_new {
         let (first, tail) = topic.bounds();
         // What retention removed is skipped: it is gone for every reader. Past the tail a cursor
         // can only be if a crash of the machine took records that it had delivered.
         let from = position.at.offset.clamp(first, tail.max(first));
-        let read = match reader::read_anywhere(broker, topic, from, u64::MAX, READ_AHEAD_BYTES).await {
+        let limits = Limits { offset: from, max_records: u64::MAX, max_bytes: READ_AHEAD_BYTES, room_bytes };
+        let read = match reader::read_anywhere(broker, topic, limits).await {
             Ok(read) if read.count > 0 => read,
             Ok(_) => return Ok(None),
-            // `from` was in range: a segment that is just being closed has its end here for a moment.
-            Err(refusal) if refusal.code == ErrorCode::OffsetOutOfRange => return Ok(None),
-            Err(refusal) => return Err(refusal),
+            Err(ReadError::Larger(bytes)) => return Err(CursorError::Larger(bytes)),
+            Err(error) => match Refusal::from(error) {
+                // `from` was in range: a segment that is just being closed has its end here for a moment.
+                refusal if refusal.code == ErrorCode::OffsetOutOfRange => return Ok(None),
+                refusal => return Err(refusal.into()),
+            },
         };
         position.at.offset = from;
-        position.ahead = read.chunks.into();
+        position.ahead = ReadAhead::new(read.chunks);
+    }
+    let next_bytes = position.ahead.next_bytes();
+    if next_bytes > room_bytes {
+        // Whoever has room for it reads it again; nobody else's memory may hold it until then.
+        position.ahead = ReadAhead::default();
+        return Err(CursorError::Larger(next_bytes));
     }
     let record = position.take_ahead();
+    if is_new {
+        position.ahead.keep(&broker.read_ahead);
+    }
     position.moved(topic, &broker.committer);
     Ok(record)
 }
@@ -309,17 +329,22 @@ async fn settle(broker: &Broker, topic: &Topic, taken: Vec<Taken>, committed: bo
         }
         if committed {
             position.uncommitted_since = position.unsent_since;
+            if position.unsent_since.is_none() {
+                // It has stood still meanwhile, and may do so for long.
+                position.ahead = ReadAhead::default();
+            }
         } else {
             position.unsent_since = position.uncommitted_since;
             // The command may have been applied all the same; a newer generation tells.
             position.reload(broker, topic, &cursor.group);
-            again |= position.unsent_since.is_some();
+            if topic.chain().cursors_here {
+                again |= position.unsent_since.is_some();
+            } else {
+                position.ahead = ReadAhead::default();
+            }
         }
     }
-    if again
-        && topic.chain().cursors_here
-        && let Some(topic) = broker.topics.get(&topic.name).filter(|found| found.id == topic.id)
-    {
+    if again && let Some(topic) = broker.topics.get(&topic.name).filter(|found| found.id == topic.id) {
         broker.committer.enqueue(&topic);
     }
 }
@@ -366,10 +391,12 @@ pub async fn commit_moved(broker: &Arc<Broker>) {
     let mut moved = Vec::with_capacity(topics.len());
     for topic in topics.into_values() {
         let segment = topic.last_at();
-        // Else the positions went into metadata together with the end of the segment.
         if topic.chain().cursors_here {
             let taken = uncommitted(&topic).await;
             moved.push(((topic, segment), taken));
+        } else {
+            // The positions went into metadata together with the end of the segment.
+            topic.cursors().drop_read_ahead().await;
         }
     }
     for list in cut(moved, MOVES_MAX) {

@@ -14,10 +14,10 @@
 //! frame      │ u32 length of the rest │ u8 kind │ u64 metadata index │ ...
 //! Write      │ u64 generation │ groups: │ u16 name bytes │ name │ u64 topic id │ u64 segment │ u64 epoch │
 //!            │ u8 all or none │ u32 records bytes │ records │
-//! Request    the body of a client's request
+//! Request    │ u32 room for records, in bytes │ the body of a client's request │
 //! reply      │ u32 length of the rest │ u8 kind │ ...
 //! Write      groups: │ u64 first offset │ u32 stored │ u8 rest │ (u8 code │ u32 text bytes │ text) │
-//! Request    │ u8 moved │ the body of the reply │
+//! Request    │ u8 answered │ the body of the reply │, │ u8 moved │, or │ u8 larger │ u64 bytes │
 //! ```
 //! The metadata index is the one that the sender acts on: whoever is behind it catches up first. A
 //! connection carries one request at a time; idle ones are kept.
@@ -33,11 +33,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::given_up::{Generations, Sender, Senders};
 use super::lock;
 use super::messages::{PREFIX_BYTES, Purpose, put_at, take_at};
-use super::reader::Read;
+use super::reader::{Limits, Read, ReadError};
 use super::rollover;
 use super::topic::Topic;
 use super::writer::{Accepted, Blocked, try_append_in};
-use crate::broker::{Answer, Broker, Origin};
+use crate::broker::{Answer, Asker, Broker, Origin};
 use crate::error::Refusal;
 use crate::metadata::state::{Replica, SegmentAt};
 use crate::net::TcpStream;
@@ -51,6 +51,10 @@ const REQUEST: u8 = 2;
 const REST_NONE: u8 = 0;
 const REST_MOVED: u8 = 1;
 const REST_REFUSED: u8 = 2;
+/// What became of a request.
+const ANSWERED: u8 = 0;
+const MOVED: u8 = 1;
+const LARGER: u8 = 2;
 /// Idle connections kept for each node.
 const IDLE_MAX: usize = 64;
 /// Longest frame that is taken.
@@ -78,6 +82,17 @@ pub enum ForwardError {
     NotSent,
     /// It may have been carried out.
     Unknown,
+}
+
+/// What became of a request that was sent.
+#[derive(Debug)]
+pub enum Forwarded {
+    /// The body of the reply.
+    Answered(Bytes),
+    /// The node does not lead.
+    Moved,
+    /// The records have so many bytes, more than there is room for. Nothing was moved.
+    Larger(usize),
 }
 
 /// What became of one topic's records.
@@ -127,48 +142,56 @@ pub async fn write(broker: &Arc<Broker>, node_id: u64, groups: &[u8]) -> Result<
     decode_written(body).ok_or(ForwardError::Unknown)
 }
 
-/// Has a node carry out a request. `None`: it does not lead.
+/// Has a node carry out a request, if no more than `room_bytes` of records come back.
 pub async fn request(
     broker: &Arc<Broker>,
     node_id: u64,
     request: &Request<'_>,
+    room_bytes: usize,
     wait: Duration,
-) -> Result<Option<Bytes>, ForwardError> {
+) -> Result<Forwarded, ForwardError> {
     let mut encoded = Vec::new();
     request.encode(&mut encoded);
     let stream = connect(broker, node_id).await?;
-    let frame = frame(broker, REQUEST, &[&encoded[PREFIX_BYTES..]]);
+    let room = u32::try_from(room_bytes).unwrap_or(u32::MAX).to_le_bytes();
+    let frame = frame(broker, REQUEST, &[&room, &encoded[PREFIX_BYTES..]]);
     let mut body = exchange(broker, node_id, stream, &frame, REQUEST_TIMEOUT + wait).await?;
-    match body.try_get_u8() {
-        Ok(0) => Ok(Some(body)),
-        Ok(_) => Ok(None),
-        Err(_) => Err(ForwardError::Unknown),
-    }
+    let outcome = match body.try_get_u8() {
+        Ok(ANSWERED) => Some(Forwarded::Answered(body)),
+        Ok(MOVED) => Some(Forwarded::Moved),
+        Ok(LARGER) => body.try_get_u64_le().ok().map(|bytes| Forwarded::Larger(bytes as usize)),
+        _ => None,
+    };
+    outcome.ok_or(ForwardError::Unknown)
 }
 
-/// Reads records of a sealed segment from any other node that has them.
+/// Reads records of a sealed segment from any other node that has them; `None` if none answers.
 pub async fn read_sealed(
     broker: &Arc<Broker>,
     topic: &Topic,
     number: u64,
-    offset: u64,
-    max_records: u64,
-    max_bytes: usize,
-) -> Option<Read> {
+    limits: Limits,
+) -> Result<Option<Read>, ReadError> {
     let replicas: Vec<Replica> = broker.metadata.view(|state| {
-        let (_, info) = state.topic_by_id(topic.id)?;
-        Some(info.segments.iter().find(|segment| segment.number == number)?.replicas.clone())
-    })?;
+        let segments = state.topic_by_id(topic.id).map(|(_, info)| info.segments.as_slice()).unwrap_or_default();
+        let segment = segments.iter().find(|segment| segment.number == number);
+        segment.map(|segment| segment.replicas.clone()).unwrap_or_default()
+    });
+    let Limits { offset, max_records, max_bytes, room_bytes } = limits;
     let fetch =
         Request::Fetch { topic: &topic.name, offset, max_records, max_bytes: Some(max_bytes as u64), wait_ms: None };
     for replica in replicas.iter().filter(|replica| replica.node_id != broker.config.node_id) {
-        if let Ok(Some(body)) = request(broker, replica.node_id, &fetch, Duration::ZERO).await
-            && let Some(read) = fetched(&body)
-        {
-            return Some(read);
+        match request(broker, replica.node_id, &fetch, room_bytes, Duration::ZERO).await {
+            Ok(Forwarded::Answered(body)) => {
+                if let Some(read) = fetched(&body) {
+                    return Ok(Some(read));
+                }
+            }
+            Ok(Forwarded::Larger(bytes)) => return Err(ReadError::Larger(bytes)),
+            Ok(Forwarded::Moved) | Err(_) => {}
         }
     }
-    None
+    Ok(None)
 }
 
 fn fetched(body: &Bytes) -> Option<Read> {
@@ -275,7 +298,7 @@ pub async fn serve(broker: &Arc<Broker>, sender: &Sender, mut stream: TcpStream)
         out.put_u8(kind);
         match kind {
             WRITE => store(broker, sender, &body, &mut out).await.ok_or(io::ErrorKind::InvalidData)?,
-            _ => execute(broker, &body, &mut out).await,
+            _ => execute(broker, &mut body, &mut out).await.ok_or(io::ErrorKind::InvalidData)?,
         }
         let length = (out.len() - PREFIX_BYTES) as u32;
         out[..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -284,21 +307,33 @@ pub async fn serve(broker: &Arc<Broker>, sender: &Sender, mut stream: TcpStream)
     Ok(())
 }
 
-async fn execute(broker: &Arc<Broker>, body: &[u8], out: &mut Vec<u8>) {
+/// Carries out a request. `None`: the bytes are none.
+async fn execute(broker: &Arc<Broker>, body: &mut Bytes, out: &mut Vec<u8>) -> Option<()> {
+    let asker = Asker { origin: Origin::Node, room_bytes: body.try_get_u32_le().ok()? as usize };
     let answer = match Request::parse(body) {
-        Ok(request) => broker.execute(request, Origin::Node).await,
+        Ok(request) => broker.execute(request, asker).await,
         Err(error) => Err(Refusal::new(ErrorCode::BadRequest, error.to_string())),
     };
-    out.put_u8(u8::from(matches!(answer, Ok(Answer::Moved))));
-    let mut frame = Vec::new();
-    answer_frame(answer, &mut frame);
-    out.put_slice(frame.get(PREFIX_BYTES..).unwrap_or_default());
+    match answer {
+        Ok(Answer::Moved) => out.put_u8(MOVED),
+        Ok(Answer::Larger(bytes)) => {
+            out.put_u8(LARGER);
+            out.put_u64_le(bytes as u64);
+        }
+        answer => {
+            out.put_u8(ANSWERED);
+            let mut frame = Vec::new();
+            answer_frame(answer, &mut frame);
+            out.put_slice(frame.get(PREFIX_BYTES..).unwrap_or_default());
+        }
+    }
+    Some(())
 }
 
 /// The answer as a whole frame.
 fn answer_frame(answer: Result<Answer, Refusal>, out: &mut Vec<u8>) {
     match answer {
-        Ok(Answer::Moved) => {}
+        Ok(Answer::Moved | Answer::Larger(_)) => {}
         Ok(Answer::Ok) => reply::put_ok(out),
         Ok(Answer::Empty) => reply::put_empty(out),
         Ok(Answer::Payload(record)) => reply::put_payload(out, &record),
@@ -379,7 +414,7 @@ async fn append(
             }
         }
     }
-    broker.counters.add_records(records.len() - left.len());
+    broker.counters.add_records((records.len() - left.len()) as u64);
     group
 }
 

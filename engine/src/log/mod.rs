@@ -24,6 +24,7 @@ pub mod messages;
 pub mod outgoing;
 pub mod peer_server;
 pub mod quorum;
+pub mod read_ahead;
 pub mod reader;
 pub mod reconciler;
 pub mod repair;

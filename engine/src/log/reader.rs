@@ -45,6 +45,8 @@ pub enum ReadError {
     },
     /// The offset lies past the tail as this node, which leads, knows it.
     PastTail(Refusal),
+    /// Another node has the records; they are of so many bytes, more than there is room for.
+    Larger(usize),
     /// Refused, whatever any node knows.
     Refused(Refusal),
 }
@@ -54,6 +56,9 @@ impl From<ReadError> for Refusal {
         match error {
             ReadError::Elsewhere { refusal, .. } | ReadError::PastTail(refusal) | ReadError::Refused(refusal) => {
                 refusal
+            }
+            ReadError::Larger(bytes) => {
+                Refusal::new(ErrorCode::Overloaded, format!("there is no room for a reply of {bytes} bytes"))
             }
         }
     }
@@ -72,19 +77,12 @@ pub async fn read(topic: &Arc<Topic>, offset: u64, max_records: u64, max_bytes: 
 }
 
 /// As [`read`], from whichever node has the records.
-pub async fn read_anywhere(
-    broker: &Arc<Broker>,
-    topic: &Arc<Topic>,
-    offset: u64,
-    max_records: u64,
-    max_bytes: usize,
-) -> Result<Read, Refusal> {
-    match read(topic, offset, max_records, max_bytes).await {
-        Ok(read) => Ok(read),
+pub async fn read_anywhere(broker: &Arc<Broker>, topic: &Arc<Topic>, limits: Limits) -> Result<Read, ReadError> {
+    match read(topic, limits.offset, limits.max_records, limits.max_bytes).await {
         Err(ReadError::Elsewhere { number, sealed: true, refusal }) => {
-            read_elsewhere(broker, topic, number, Limits { offset, max_records, max_bytes }, refusal).await
+            read_elsewhere(broker, topic, number, limits, refusal).await
         }
-        Err(error) => Err(error.into()),
+        result => result,
     }
 }
 
@@ -95,8 +93,10 @@ pub struct Limits {
     pub offset: u64,
     /// At most so many records.
     pub max_records: u64,
-    /// About so many bytes.
+    /// About so many bytes; one record is read however large it is.
     pub max_bytes: usize,
+    /// No more than so many come from another node.
+    pub room_bytes: usize,
 }
 
 /// Reads a sealed segment that this node has no sound copy of. If it should have one, it is mended.
@@ -106,16 +106,15 @@ pub async fn read_elsewhere(
     number: u64,
     limits: Limits,
     refusal: Refusal,
-) -> Result<Read, Refusal> {
-    let Limits { offset, max_records, max_bytes } = limits;
-    let read = forward::read_sealed(broker, topic, number, offset, max_records, max_bytes).await;
+) -> Result<Read, ReadError> {
+    let read = forward::read_sealed(broker, topic, number, limits).await?;
     if read.is_some()
         && let Some(link) = topic.chain().links.iter().find(|link| link.number == number)
         && link.segment.is_some()
     {
-        broker.damage.note(SegmentUid { topic_id: topic.id, number }, offset - link.base_offset);
+        broker.damage.note(SegmentUid { topic_id: topic.id, number }, limits.offset - link.base_offset);
     }
-    read.ok_or(refusal)
+    read.ok_or(ReadError::Refused(refusal))
 }
 
 /// Reads from `offset` on: about `max_bytes`, at least one record if there is one. Damage at

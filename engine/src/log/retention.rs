@@ -20,7 +20,6 @@ pub async fn run(broker: Arc<Broker>) {
             () = &mut stopping => return,
         }
         for topic in broker.topics.all() {
-            topic.cursors().drop_read_ahead();
             if topic.config.retention_ms.is_some() || topic.config.retention_bytes.is_some() {
                 retain(&broker, &topic, now_ms()).await;
             }

@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::net::TcpStream;
 
 const MAGIC: &[u8; 8] = b"WALRPEER";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HELLO_BYTES: usize = 60;
 const ANSWER_BYTES: usize = 48;
 const ADDRESS_BYTES_MAX: usize = 300;

@@ -87,9 +87,14 @@ pub fn put_ok(out: &mut impl BufMut) {
 
 /// Writes `OK <payload>`.
 pub fn put_payload(out: &mut impl BufMut, payload: &[u8]) {
-    put_prefix(out, 3 + payload.len());
-    out.put_slice(b"OK ");
+    put_payload_head(out, payload.len());
     out.put_slice(payload);
+}
+
+/// Writes what comes before so many bytes of payload in `OK <payload>`.
+pub fn put_payload_head(out: &mut impl BufMut, payload_bytes: usize) {
+    put_prefix(out, 3 + payload_bytes);
+    out.put_slice(b"OK ");
 }
 
 /// Writes `EMPTY`.

@@ -2,7 +2,6 @@
 //! the nodes that lead their topics.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::connection::{Close, Connection};
@@ -63,9 +62,9 @@ impl Connection {
         if self.writes.groups() > 1 || batch.is_split() {
             batch.set_order(self.writes.order(), self.writes.counts());
         }
+        self.broker.counters.add_records(batch.stored_here());
         self.acks.push(batch);
         self.writes.finish(slices);
-        self.broker.counters.records_in.fetch_add(records, Ordering::Relaxed);
         Ok(())
     }
 
@@ -171,7 +170,7 @@ impl Connection {
             };
             match try_append_list(&self.broker, &topic, records) {
                 Ok(accepted) => {
-                    self.broker.counters.records_in.fetch_add(accepted.count, Ordering::Relaxed);
+                    self.broker.counters.add_records(accepted.count);
                     self.acks.push_append(&topic, accepted);
                     return Ok(());
                 }
@@ -193,7 +192,7 @@ impl Connection {
         scattered.add_whole(topic, &slices);
         let broker = Arc::clone(&self.broker);
         self.settling(Box::pin(scattered.store(&broker))).await?;
-        self.broker.counters.records_in.fetch_add(records.len(), Ordering::Relaxed);
+        self.broker.counters.add_records(scattered.stored_here());
         match scattered.into_append(&mut self.acks) {
             Ok(()) => {}
             Err(refusal) => self.acks.push_refusal(refusal),

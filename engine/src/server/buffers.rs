@@ -1,4 +1,4 @@
-//! Memory for the frames and replies of all connections: a budget, and read buffers to reuse.
+//! Budgets of memory, for all connections together, and read buffers to reuse.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,6 +53,13 @@ impl Buffers {
 pub struct Reservation {
     buffers: Arc<Buffers>,
     bytes: usize,
+}
+
+impl Reservation {
+    /// How much it is.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Drop for Reservation {

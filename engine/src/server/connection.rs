@@ -16,22 +16,22 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::appends::Gathered;
-use super::buffers::Reservation;
 use super::input::{Filled, Input};
 use super::output::Output;
+use super::reply_memory::{ReplyMemory, SMALL_BYTES};
 use super::writes::Writes;
-use crate::broker::{Answer, Broker, Origin};
+use crate::broker::{Answer, Asker, Broker, Origin};
 use crate::error::Refusal;
 use crate::log::acks::Acks;
 use crate::log::rollover;
 use crate::net::TcpStream;
 use crate::protocol::command::DEFAULT_FETCH_BYTES;
-use crate::protocol::frame::put_frame;
+use crate::protocol::frame::{put_frame, put_prefix};
 use crate::protocol::{ErrorCode, FrameError, Frames, Request, reply};
 
 /// Pause before a read is tried again for which there was no memory.
 const MEMORY_PAUSE: Duration = Duration::from_millis(10);
-/// How long a refused client may take to read why.
+/// How long a client may take to read its last replies.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
 /// Why a connection ends.
@@ -49,6 +49,12 @@ impl From<io::Error> for Close {
     fn from(_: io::Error) -> Self {
         Close::Io
     }
+}
+
+/// Who has ended it, without a fault.
+enum End {
+    Client,
+    Stop,
 }
 
 /// What the connection waits for.
@@ -110,17 +116,22 @@ impl Connection {
     pub(super) async fn run(mut self) -> Result<(), Close> {
         self.stream.set_nodelay(true)?;
         match self.serve().await {
-            Ok(()) => self.settle_and_send().await,
+            Ok(End::Client) => self.settle_and_send().await,
+            Ok(End::Stop) => {
+                self.settle_and_send().await?;
+                // Who was quiet has read everything already, and need not be waited for.
+                if self.last_request.elapsed() < FAREWELL_TIME { self.hang_up().await } else { Ok(()) }
+            }
             Err(Close::Refused(refusal)) => Box::pin(self.farewell(refusal)).await,
             Err(close) => Err(close),
         }
     }
 
-    async fn serve(&mut self) -> Result<(), Close> {
+    async fn serve(&mut self) -> Result<End, Close> {
         let mut stopping = Box::pin(self.broker.stopping());
         loop {
             match poll_fn(|cx| self.poll_event(cx, stopping.as_mut())).await? {
-                Event::Stop => return Ok(()),
+                Event::Stop => return Ok(End::Stop),
                 Event::Readable => match self.input.fill(&self.stream, &self.broker.buffers, self.missing)? {
                     Filled::Data { bytes } => {
                         self.broker.counters.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -129,7 +140,7 @@ impl Connection {
                     }
                     Filled::WouldBlock => self.park(),
                     Filled::NoMemory => self.settling(Box::pin(tokio::time::sleep(MEMORY_PAUSE))).await?,
-                    Filled::End => return Ok(()),
+                    Filled::End => return Ok(End::Client),
                 },
             }
         }
@@ -169,7 +180,7 @@ impl Connection {
     fn poll_replies(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
         // Pending or ready: in both cases everything possible is done and the task is registered.
         let _ = self.acks.poll_answer(cx, &self.broker, &mut self.output.small);
-        if let Poll::Ready(sent) = self.output.poll_send(&self.stream, cx) {
+        if let Poll::Ready(sent) = self.output.poll_send(&self.stream, cx, &self.broker.replies) {
             sent?;
         }
         let sent_bytes = self.output.take_sent();
@@ -299,15 +310,22 @@ impl Connection {
                     input.consume(consumed);
                     return Ok(any);
                 }
-                // It may wait long, and must not hold memory that others need meanwhile.
-                Next::Request(Request::Fetch { topic, offset, max_records, max_bytes, wait_ms: Some(wait_ms) }) => {
-                    let topic = topic.to_owned();
+                Next::Request(request @ Request::Fetch { wait_ms: Some(_), .. }) => {
+                    let body = request.to_string();
                     input.consume(consumed);
-                    input.park();
-                    let wait_ms = Some(wait_ms);
-                    self.barrier(Request::Fetch { topic: &topic, offset, max_records, max_bytes, wait_ms }).await?;
-                    self.make_room().await?;
+                    self.wait_parked(body.as_bytes(), input).await?;
                     continue;
+                }
+                Next::Request(request @ Request::Get { topic, group }) => {
+                    self.settle().await?;
+                    if let Some(record) = self.broker.try_get(topic, group) {
+                        reply::put_payload(&mut self.output.small, &record);
+                    } else {
+                        let body = request.to_string();
+                        input.consume(consumed);
+                        self.wait_parked(body.as_bytes(), input).await?;
+                        continue;
+                    }
                 }
                 Next::Request(request) => self.handle_request(request).await?,
                 Next::BadRequest(refusal) => self.acks.push_refusal(refusal),
@@ -353,54 +371,81 @@ impl Connection {
         }
     }
 
+    /// Carries out a request that may wait long, for records or for memory, and must not hold memory that
+    /// others need meanwhile. `body` is what it came as; it is taken from the input already.
+    async fn wait_parked(&mut self, body: &[u8], input: &mut Input) -> Result<(), Close> {
+        input.park();
+        // It was a request before, and is one still.
+        if let Ok(request) = Request::parse(body) {
+            self.barrier(request).await?;
+        }
+        self.make_room().await
+    }
+
     /// Any other verb: after everything before it, and before everything after it.
     async fn barrier(&mut self, request: Request<'_>) -> Result<(), Close> {
         self.settle().await?;
-        if let Request::Get { topic, group } = request
-            && let Some(record) = self.broker.try_get(topic, group)
-        {
-            reply::put_payload(&mut self.output.small, &record);
-            return Ok(());
-        }
         Box::pin(self.execute(request)).await
     }
 
     async fn execute(&mut self, request: Request<'_>) -> Result<(), Close> {
-        let (announced_bytes, waits) = match request {
-            Request::Fetch { max_bytes, wait_ms, .. } => (max_bytes.unwrap_or(DEFAULT_FETCH_BYTES), wait_ms.is_some()),
-            _ => (0, false),
-        };
-        // What waits for data has none yet.
-        let mut reserved = if waits { Ok(None) } else { self.reserve(announced_bytes as usize) };
-        let answer = match &reserved {
-            Ok(_) => {
-                let broker = Arc::clone(&self.broker);
-                self.settling(Box::pin(broker.execute(request, Origin::Client))).await?
-            }
-            Err(refusal) => Err(refusal.clone()),
-        };
-        reserved = match &answer {
-            Ok(Answer::Fetched(read)) if waits => self.reserve(read.bytes()),
-            Ok(Answer::Raw(body)) if waits => self.reserve(body.len()),
-            _ => reserved,
-        };
-        // A `FETCH` moves nothing, so what was read for it may be given up.
-        self.put_answer(reserved.as_ref().map_err(Refusal::clone).and(answer));
+        let mut memory = ReplyMemory::default();
+        let answer = self.answer(request, &mut memory).await?;
+        self.put_answer(answer);
         if self.output.is_full() {
+            self.output.hold(memory.into_reservation());
             self.settle_and_send().await?;
         }
         Ok(())
     }
 
-    /// The reply to a `FETCH` counts in the budget until it is sent.
-    fn reserve(&self, bytes: usize) -> Result<Option<Reservation>, Refusal> {
-        if bytes == 0 {
-            return Ok(None);
+    /// Carries a request out. What the reply takes beyond a connection's own share is in `memory`, and was
+    /// found there before a cursor moved or another node sent it.
+    async fn answer(
+        &mut self,
+        request: Request<'_>,
+        memory: &mut ReplyMemory,
+    ) -> Result<Result<Answer, Refusal>, Close> {
+        if let Request::Fetch { max_bytes, wait_ms: None, .. } = request {
+            // What waits for data has none yet, and how large the record of a `GET` is, nobody knows yet.
+            let announced_bytes = max_bytes.unwrap_or(DEFAULT_FETCH_BYTES) as usize;
+            let most = self.broker.config.max_frame_bytes;
+            if let Err(refusal) = self.wait_for_memory(memory, announced_bytes.min(most)).await? {
+                return Ok(Err(refusal));
+            }
         }
-        let reservation = self.broker.buffers.try_reserve(bytes.min(self.broker.config.max_frame_bytes));
-        match reservation {
-            Some(reservation) => Ok(Some(reservation)),
-            None => Err(Refusal::new(ErrorCode::Overloaded, "too many replies are waiting to be taken")),
+        loop {
+            let broker = Arc::clone(&self.broker);
+            let asker = Asker { origin: Origin::Client, room_bytes: memory.room_bytes() };
+            let answer = self.settling(Box::pin(broker.execute(request, asker))).await?;
+            let bytes = match &answer {
+                Ok(Answer::Larger(bytes)) => *bytes,
+                // These move nothing, so what was read for them here may be given up, and read again.
+                Ok(Answer::Fetched(read)) => read.bytes(),
+                Ok(Answer::Json(json)) => json.len(),
+                _ => return Ok(answer),
+            };
+            if !matches!(answer, Ok(Answer::Larger(_))) && memory.grow(&self.broker, bytes).is_ok() {
+                return Ok(answer);
+            }
+            drop(answer);
+            if let Err(refusal) = self.wait_for_memory(memory, bytes).await? {
+                return Ok(Err(refusal));
+            }
+        }
+    }
+
+    /// Others give memory back as their clients take their replies.
+    async fn wait_for_memory(&mut self, memory: &mut ReplyMemory, bytes: usize) -> Result<Result<(), Refusal>, Close> {
+        // Whoever waits must hold nothing that others wait for.
+        *memory = ReplyMemory::default();
+        let deadline = Instant::now() + Duration::from_millis(self.broker.config.write_wait_ms);
+        loop {
+            let grown = memory.grow(&self.broker, bytes);
+            if grown.is_ok() || Instant::now() >= deadline || self.broker.is_stopping() {
+                return Ok(grown);
+            }
+            self.settling(Box::pin(tokio::time::sleep(MEMORY_PAUSE))).await?;
         }
     }
 
@@ -409,11 +454,19 @@ impl Connection {
         match answer {
             Ok(Answer::Ok) => reply::put_ok(out),
             Ok(Answer::Empty) => reply::put_empty(out),
+            Ok(Answer::Payload(record)) if record.len() > SMALL_BYTES => {
+                reply::put_payload_head(out, record.len());
+                self.output.push_records(vec![record]);
+            }
             Ok(Answer::Payload(record)) => reply::put_payload(out, &record),
             Ok(Answer::Json(json)) => reply::put_json(out, &json),
+            Ok(Answer::Raw(body)) if body.len() > SMALL_BYTES => {
+                put_prefix(out, body.len());
+                self.output.push_records(vec![body]);
+            }
             Ok(Answer::Raw(body)) => put_frame(out, &body),
-            // Said to other nodes only.
-            Ok(Answer::Moved) => {
+            // Said to other nodes only, or before another try.
+            Ok(Answer::Moved | Answer::Larger(_)) => {
                 let refusal = rollover::no_leader();
                 reply::put_err(out, refusal.code, &refusal.text);
             }
@@ -425,13 +478,17 @@ impl Connection {
         }
     }
 
-    /// Tells the client why, after all replies it is owed, and lets it read that: closing a socket
-    /// with unread data in it would take the last replies away from the client.
+    /// Tells the client why, after all replies it is owed.
     async fn farewell(&mut self, refusal: Refusal) -> Result<(), Close> {
         self.frame_since = None;
         self.last_request = Instant::now();
         self.acks.push_refusal(refusal);
         self.settle_and_send().await?;
+        self.hang_up().await
+    }
+
+    /// Lets the client read its last replies: closing a socket with unread data in it would take them away.
+    async fn hang_up(&mut self) -> Result<(), Close> {
         tokio::io::AsyncWriteExt::shutdown(&mut self.stream).await?;
         let mut scratch = vec![0; 4096];
         let read_out = async {

@@ -17,6 +17,7 @@ pub mod buffers;
 mod connection;
 mod input;
 mod output;
+pub(crate) mod reply_memory;
 mod scattered;
 mod writes;
 

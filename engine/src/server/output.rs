@@ -1,15 +1,21 @@
 //! Replies that are not sent yet. Many small ones become one write.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::buffers::{Buffers, Reservation};
 use crate::net::TcpStream;
 
 /// From so many unsent bytes on, nothing more is read from the connection.
 const FULL_BYTES: usize = 256 << 10;
+/// The same for a client that does not take its replies; so much is reserved for it.
+const BLOCKED_BYTES: usize = 64 << 10;
+/// The same if there was nothing left to reserve.
+const UNCOUNTED_BYTES: usize = 16 << 10;
 /// Who has taken so much at a time does read, if slowly.
 const TAKEN_BYTES_MIN: usize = 64 << 10;
 /// A larger buffer is given back once it is empty.
@@ -27,6 +33,8 @@ pub struct Output {
     records: Vec<Bytes>,
     /// Pieces of `records` before this one are sent.
     next_record: usize,
+    /// What a large reply counts for, or small ones that the client does not take.
+    memory: Option<Reservation>,
     /// Since when the client has taken less than [`TAKEN_BYTES_MIN`].
     blocked_since: Option<Instant>,
     /// What it has taken since then.
@@ -43,7 +51,12 @@ impl Output {
 
     /// So much is left that no more requests should be taken.
     pub fn is_full(&self) -> bool {
-        self.small.len() - self.start >= FULL_BYTES || !self.records.is_empty()
+        let full_bytes = match (self.blocked_since, &self.memory) {
+            (None, _) => FULL_BYTES,
+            (Some(_), Some(_)) => BLOCKED_BYTES,
+            (Some(_), None) => UNCOUNTED_BYTES,
+        };
+        self.small.len() - self.start >= full_bytes || !self.records.is_empty()
     }
 
     /// Since when the client has taken next to nothing, although there is something to take.
@@ -56,6 +69,13 @@ impl Output {
         std::mem::take(&mut self.sent_bytes)
     }
 
+    /// Until everything is sent, it counts as `memory`.
+    pub fn hold(&mut self, memory: Option<Reservation>) {
+        if memory.is_some() {
+            self.memory = memory;
+        }
+    }
+
     /// Sends these pieces after everything before. Small replies must wait until they are out.
     pub fn push_records(&mut self, records: Vec<Bytes>) {
         assert!(self.records.is_empty(), "one list of records at a time");
@@ -63,8 +83,13 @@ impl Output {
         self.next_record = 0;
     }
 
-    /// Sends as much as the client takes. Ready when nothing is left.
-    pub fn poll_send(&mut self, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Sends as much as the client takes. Ready when nothing is left; what is left counts in `budget`.
+    pub fn poll_send(
+        &mut self,
+        stream: &TcpStream,
+        cx: &mut Context<'_>,
+        budget: &Arc<Buffers>,
+    ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             match self.try_send(stream) {
                 Ok(bytes) => {
@@ -79,6 +104,9 @@ impl Output {
                     if self.blocked_since.is_none() {
                         self.blocked_since = Some(Instant::now());
                         self.taken_bytes = 0;
+                    }
+                    if self.memory.is_none() {
+                        self.memory = budget.try_reserve(BLOCKED_BYTES);
                     }
                     ready!(stream.poll_write_ready(cx))?;
                 }
@@ -128,6 +156,7 @@ impl Output {
 
     fn reset(&mut self) {
         self.blocked_since = None;
+        self.memory = None;
         self.start = 0;
         self.small.clear();
         if self.small.capacity() > KEPT_BYTES_MAX {

@@ -172,6 +172,12 @@ impl<'a> Scattered<'a> {
         }
     }
 
+    /// Records that this node has taken itself.
+    pub fn stored_here(&self) -> u64 {
+        let parts = self.groups.iter().flat_map(|group| &group.parts);
+        parts.map(|part| if let Part::Here(_, accepted) = part { accepted.count } else { 0 }).sum()
+    }
+
     /// Owes the reply to the `APPEND` that this was.
     pub fn into_append(self, acks: &mut Acks) -> Result<(), Refusal> {
         match self.groups.into_iter().flat_map(|group| group.parts).next() {

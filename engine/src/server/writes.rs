@@ -16,10 +16,12 @@ use crate::log::topics::Topics;
 
 /// Topics that a connection remembers; when there are more, it starts anew.
 const KNOWN_MAX: usize = 8192;
+/// Topics that it remembers while it is idle.
+const KNOWN_IDLE_MAX: usize = 1024;
 
-/// A topic (or the name of one that does not exist) that this connection wrote to.
+/// A topic that this connection wrote to; or, for the time of a read, a name that nobody registered.
 struct Known {
-    name: Box<str>,
+    name: Arc<str>,
     topic: Option<Arc<Topic>>,
     /// Its group in the current read, if `read` is the current read.
     group: u32,
@@ -46,7 +48,7 @@ struct Entry {
 #[derive(Default)]
 pub struct Writes {
     known: Vec<Known>,
-    by_name: HashMap<Box<str>, usize>,
+    by_name: HashMap<Arc<str>, usize>,
     last: usize,
     read: u64,
     groups: Vec<Group>,
@@ -128,13 +130,14 @@ impl Writes {
     /// Forgets the records, keeps the memory.
     pub fn finish(&mut self, slices: Vec<&[u8]>) {
         self.slices = recycle(slices);
-        self.groups.clear();
-        self.entries.clear();
-        self.read += 1;
-        if self.known.len() > KNOWN_MAX {
+        // A client may invent names without end.
+        if self.known.len() > KNOWN_MAX || self.groups.iter().any(|group| self.known[group.known].topic.is_none()) {
             self.known.clear();
             self.by_name.clear();
         }
+        self.groups.clear();
+        self.entries.clear();
+        self.read += 1;
     }
 
     /// How many records each group has.
@@ -148,6 +151,10 @@ impl Writes {
             self.entries = Vec::new();
             self.slices = Vec::new();
             self.groups = Vec::new();
+            if self.known.capacity() > KNOWN_IDLE_MAX {
+                self.known = Vec::new();
+                self.by_name = HashMap::new();
+            }
         }
     }
 
@@ -168,8 +175,9 @@ impl Writes {
     }
 
     fn remember(&mut self, name: &str) -> usize {
-        self.known.push(Known { name: name.into(), topic: None, group: 0, read: u64::MAX });
-        self.by_name.insert(name.into(), self.known.len() - 1);
+        let name: Arc<str> = name.into();
+        self.by_name.insert(Arc::clone(&name), self.known.len());
+        self.known.push(Known { name, topic: None, group: 0, read: u64::MAX });
         self.known.len() - 1
     }
 

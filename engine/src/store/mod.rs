@@ -288,6 +288,7 @@ pub(crate) struct Shared {
     queue: appender::Queue,
     slow_writes: appender::SlowWrites,
     journal: journal::Journal,
+    readers: reader::Readers,
     background: Background,
     flush_interval_ms: u64,
     /// A flush has failed, so this run cannot end cleanly.
@@ -348,6 +349,7 @@ impl Store {
             queue,
             slow_writes: appender::SlowWrites::new(),
             journal: journal::Journal::new(journal_path, identity.journal_id()),
+            readers: reader::Readers::default(),
             background,
             flush_interval_ms: config.flush_interval_ms,
             flush_failed: AtomicBool::new(false),

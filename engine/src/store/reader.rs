@@ -1,11 +1,47 @@
 //! Reading by offset: batches are handed on as they lie, after their CRC was checked.
 
-use bytes::Bytes;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
 
 use super::format::{BatchHeader, DATA_START, RECORD_PREFIX_BYTES};
 use super::pool::lock;
 use super::segment::Inner;
 use super::{ReadBatch, StoreError, recovery};
+
+/// Bytes that all reads together may be at; a larger one waits until it is alone.
+const READING_BYTES_MAX: usize = 64 << 20;
+
+/// Bounds the memory of reads that are under way: whole batches come from the disk, however little of them
+/// is wanted, and readers may be many.
+#[derive(Debug, Default)]
+pub(super) struct Readers {
+    reading_bytes: Mutex<usize>,
+    done: Condvar,
+}
+
+impl Readers {
+    /// Waits until a read of so many bytes may start. It ends when the answer is dropped.
+    fn start(&self, bytes: usize) -> Reading<'_> {
+        let reading = lock(&self.reading_bytes);
+        let waits = |reading: &mut usize| *reading > 0 && *reading + bytes > READING_BYTES_MAX;
+        *self.done.wait_while(reading, waits).unwrap_or_else(PoisonError::into_inner) += bytes;
+        Reading { readers: self, bytes }
+    }
+}
+
+/// A read that is under way.
+struct Reading<'a> {
+    readers: &'a Readers,
+    bytes: usize,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        *lock(&self.readers.reading_bytes) -= self.bytes;
+        self.readers.done.notify_all();
+    }
+}
 
 /// See [`super::Segment::read`].
 pub(super) fn read(
@@ -32,6 +68,7 @@ pub(super) fn read(
     let what = || format!("reading segment {}", segment.spec.uid);
     let file = shared.files.get(segment.spec.uid).map_err(|error| StoreError::io(what(), error))?;
     let length = end.saturating_sub(start) as usize;
+    let _reading = shared.readers.start(length);
     // Readers go on from here: the device works on the next piece while this one is checked and sent.
     shared.disk.read_ahead(&file, end, length as u64);
     let bytes = shared.disk.read_new(&file, start, length).map_err(|error| StoreError::io(what(), error))?;
@@ -50,7 +87,21 @@ pub(super) fn read(
             break;
         }
     }
-    Ok(cut.out)
+    Ok(compact(cut.out, length))
+}
+
+/// Copies what is wanted if it would keep more than as much again alive: `read_bytes` came from the disk.
+fn compact(mut batches: Vec<ReadBatch>, read_bytes: usize) -> Vec<ReadBatch> {
+    let wanted: usize = batches.iter().map(|batch| batch.records.len()).sum();
+    if wanted >= read_bytes / 2 {
+        return batches;
+    }
+    let mut copy = BytesMut::with_capacity(wanted);
+    for batch in &mut batches {
+        copy.extend_from_slice(&batch.records);
+        batch.records = copy.split().freeze();
+    }
+    batches
 }
 
 /// Decodes the next batch and, if any of it is wanted, checks its CRC. The flag: it is wanted.
@@ -130,4 +181,44 @@ fn walk(records: &[u8], at: usize, count: u64, bytes: usize) -> (usize, u64) {
         walked += 1;
     }
     (position, walked)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_small_part_does_not_keep_the_whole_alive() {
+        let read = Bytes::from(vec![7; 1000]);
+        let cut = |range: std::ops::Range<usize>| ReadBatch { base_index: 0, count: 1, records: read.slice(range) };
+        let lies_in_read = |batch: &ReadBatch| read.as_ptr_range().contains(&batch.records.as_ptr());
+        let small = compact(vec![cut(10..20), cut(100..300)], read.len());
+        assert!(!small.iter().any(lies_in_read));
+        assert_eq!((small[0].records.len(), small[1].records.len()), (10, 200));
+        let large = compact(vec![cut(10..400), cut(500..900)], read.len());
+        assert!(large.iter().all(lies_in_read), "what is mostly wanted is not copied");
+    }
+
+    #[test]
+    fn reads_wait_until_there_is_memory_for_them() {
+        let readers = Arc::new(Readers::default());
+        // Alone, it may be larger than all together.
+        let large = readers.start(READING_BYTES_MAX + 1);
+        let (tell, heard) = mpsc::channel();
+        let waiting = Arc::clone(&readers);
+        let thread = std::thread::spawn(move || {
+            let _small = waiting.start(1);
+            tell.send(()).unwrap();
+        });
+        assert!(heard.recv_timeout(Duration::from_millis(50)).is_err(), "it does not start beside the large one");
+        drop(large);
+        heard.recv().unwrap();
+        thread.join().unwrap();
+        assert_eq!(*lock(&readers.reading_bytes), 0);
+    }
 }

@@ -1,10 +1,11 @@
 //! Creating and deleting topics, restarting, and directories that are refused.
 
+use std::io::{Read, Write};
 use std::path::Path;
 
 use walrus_engine::node::Node;
 
-use crate::support::{TestBroker, config, frame};
+use crate::support::{TestBroker, config, eventually, frame};
 
 #[test]
 fn registering_twice_is_fine_and_other_settings_are_not() {
@@ -51,6 +52,35 @@ fn deleting_in_the_midst_of_a_pipeline() {
     assert_eq!((&*replies[0], &*replies[1], &*replies[3], &*replies[4]), ("OK", "OK", "OK", "OK"));
     assert!(replies[2].starts_with("ERR UnknownTopic "));
     assert_eq!(client.fetch_all("t", 0), [(0, b"c".to_vec())]);
+}
+
+/// A client that is in the midst of sending gets every reply that it is owed, and then the end.
+#[test]
+fn a_stop_does_not_take_the_last_replies_away() {
+    let mut broker = TestBroker::start();
+    let mut client = broker.client();
+    client.call("REGISTER t");
+    let mut sending = client.stream.try_clone().expect("a second handle");
+    let reading = std::thread::spawn(move || {
+        let mut replies = Vec::new();
+        let ended = client.stream.read_to_end(&mut replies);
+        let answered = replies.chunks_exact(6).filter(|reply| *reply == b"\x02\0\0\0OK").count();
+        (ended.map(|_| ()).map_err(|error| error.kind()), answered, replies.len())
+    });
+    let burst: Vec<u8> = (0..1000).flat_map(|_| frame(b"PUT t x")).collect();
+    let sender = std::thread::spawn(move || while sending.write_all(&burst).is_ok() {});
+    let mut observer = broker.client();
+    eventually("much is on its way", || {
+        observer.json("METRICS")["walrus"]["records_in"].as_u64().expect("a number") > 100_000
+    });
+    drop(observer);
+    broker.stop();
+    let (ended, answered, reply_bytes) = reading.join().expect("it reads to the end");
+    assert_eq!(ended, Ok(()), "the end, not a reset, comes after the replies");
+    assert_eq!(reply_bytes, 6 * answered, "whole replies, all of them OK");
+    sender.join().expect("it is told that nobody takes more");
+    broker.restart();
+    assert_eq!(broker.client().fetch_all("t", 0).len(), answered, "all that is stored was answered");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod disk_full;
 mod fetch;
 mod idle_connections;
 mod killed;
+mod large_replies;
 mod lifecycle;
 mod many_topics;
 mod pipelining;

@@ -18,7 +18,7 @@ pub fn config(dir: &Path) -> Config {
         data_dir: dir.to_owned(),
         client_port: 0,
         raft_port: 0,
-        pool_bytes: 16 << 20,
+        pool_bytes: 24 << 20,
         monitor_check_ms: 50,
         ..Config::default()
     }

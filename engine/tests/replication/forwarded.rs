@@ -1,6 +1,10 @@
 //! A write that was passed on may come late: after its sender has given it up, and has sent newer
 //! records of the same connection. Then it must not be stored behind them.
 
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
 use walrus_engine::log::messages::Purpose;
 use walrus_engine::metadata::state::SegmentAt;
 use walrus_engine::types::SegmentUid;
@@ -36,6 +40,54 @@ fn a_write_is_stored_in_the_segment_that_it_names_or_nowhere() {
     // The same node leads, as at the time of the first segment, and has records that are newer.
     assert_eq!(peer.write(0, "t", first, b"late"), Fate::Moved);
     assert_eq!(read_all(&cluster, 1, "t"), [b"1", b"2", b"3"]);
+}
+
+/// What waits at another node for the next record is given up, as what waits here is.
+#[test]
+fn a_reader_that_waits_elsewhere_does_not_hold_up_the_stop() {
+    let mut cluster = Cluster::start(3, &[]);
+    cluster.register(1, "t", "");
+    let node = 1 + cluster.leader(1, "t") % 3;
+    let mut reader = TcpStream::connect(cluster.address(node)).unwrap();
+    let mut observer = cluster.client(node);
+    let mut bytes_in = || {
+        let metrics: serde_json::Value = serde_json::from_str(observer.metrics().unwrap()).unwrap();
+        metrics["walrus"]["bytes_in"].as_u64().unwrap()
+    };
+    // The observer's own requests count as well.
+    let (first, second) = (bytes_in(), bytes_in());
+    let body = b"FETCH t 0 10 1000 60000";
+    reader.write_all(&(body.len() as u32).to_le_bytes()).unwrap();
+    reader.write_all(body).unwrap();
+    let mut others = second;
+    eventually("the node has heard it", || {
+        others += second - first;
+        bytes_in() == others + 4 + body.len() as u64
+    });
+    let started = Instant::now();
+    cluster.terminate(node);
+    assert!(started.elapsed() < Duration::from_secs(3), "it took {:?}", started.elapsed());
+}
+
+/// The node that the client talks to sets memory aside before the leader's cursor moves.
+#[test]
+fn large_records_are_read_once_through_any_node() {
+    const RECORD_BYTES: usize = 3 << 20;
+    let cluster = Cluster::start(3, &[]);
+    cluster.register(1, "t", "");
+    let record = |n: u8| vec![n; RECORD_BYTES];
+    let mut client = cluster.client(1);
+    (0..3).for_each(|n| client.put("t", &record(n)).unwrap());
+    let leader = cluster.leader(1, "t");
+    for n in 0..3 {
+        let node = 1 + (leader + u64::from(n)) % 3;
+        let mut client = cluster.client(node);
+        assert_eq!(client.get("t", Some("g")).unwrap(), Some(record(n).as_slice()), "at node {node}");
+    }
+    assert_eq!(cluster.client(leader).get("t", Some("g")).unwrap(), None);
+    for node in 1..=3 {
+        assert_eq!(read_all(&cluster, node, "t"), [record(0), record(1), record(2)], "from node {node}");
+    }
 }
 
 #[test]

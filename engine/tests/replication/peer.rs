@@ -91,7 +91,7 @@ impl Peer {
 /// Connects; returns the stream after the answer, and the cluster id in it.
 fn greet(address: &str, cluster_id: u128, run: u64) -> (TcpStream, u128) {
     let mut hello = b"WALRPEER".to_vec();
-    hello.put_u32_le(1);
+    hello.put_u32_le(2);
     hello.put_u32_le(DATA);
     hello.put_u128_le(cluster_id);
     // To whoever listens there, from nowhere.
