@@ -167,7 +167,8 @@ fn run(args: &RunArgs) -> Result<i32, String> {
     let place = BenchDir::make(&args.bench_dir)?;
     std::fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     let mut env = environment(args, &place.0);
-    let warnings = judge(&preflight::look(&plan, &place.0, &env.tools, env.cores))?;
+    let found = preflight::look(&plan, &place.0, &env.tools, env.cores, env.settings_dir.as_deref());
+    let warnings = judge(&found)?;
     let result = prepare(&mut env, &plan).map_err(SessionError::from).and_then(|()| {
         keep_provenance(&out, &provenance::describe(&env, &plan, &args.profile, throttle, &warnings))?;
         Session::open(&env, &plan, &out)?.run()

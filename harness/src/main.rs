@@ -38,6 +38,7 @@ pub mod settings;
 pub mod show;
 pub mod stats;
 pub mod tune;
+mod tuned_on;
 pub mod verify;
 pub mod wire;
 pub mod worker;

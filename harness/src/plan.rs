@@ -56,6 +56,9 @@ pub struct Plan {
     pub blocks: Vec<Block>,
 }
 
+/// Longest time in which what is to be read is written.
+const FIXTURE_S_MAX: f64 = 120.0;
+
 impl Plan {
     /// Picks blocks and rows.
     pub fn make(wishes: &Wishes, throttle: Throttle) -> Result<Plan, String> {
@@ -82,9 +85,9 @@ impl Plan {
         let profile = &self.profile;
         let (seconds, payload_bytes) = match case.kind {
             // A cluster on one machine writes every byte once a replica.
-            Kind::Burst | Kind::ReadCold | Kind::ReadWarm => {
-                (profile.closed_s_max, Some(self.burst_bytes / u64::from(case.nodes.min(COPIES_MAX))))
-            }
+            Kind::Burst => (profile.closed_s_max, Some(self.burst_bytes / u64::from(case.nodes.min(COPIES_MAX)))),
+            // What is read is the same in every system, however long it takes to write it.
+            Kind::ReadCold | Kind::ReadWarm => (FIXTURE_S_MAX, Some(self.burst_bytes)),
             Kind::Volume => (profile.closed_s_max, Some(profile.volume_bytes.min(self.burst_bytes))),
             Kind::Sustained => (profile.sustained_s, None),
             Kind::Timed => (profile.timed_s, None),

@@ -10,6 +10,7 @@ use crate::plan::Plan;
 use crate::proc;
 use crate::provenance::{Mount, free_bytes};
 use crate::run;
+use crate::tuned_on::{self, Machine};
 
 /// Descriptors that 1,000 topics and their clients need.
 const DESCRIPTORS_MIN: u64 = 16_384;
@@ -36,8 +37,9 @@ fn warning(text: String) -> Finding {
     Finding { is_fatal: false, text }
 }
 
-/// Looks at disk, memory, filesystem, limits, load, and at what each system needs.
-pub fn look(plan: &Plan, dir: &Path, tools: &Tools, cores: u32) -> Vec<Finding> {
+/// Looks at disk, memory, filesystem, limits, load, and at what each system needs and how it is set
+/// (`settings_dir`).
+pub fn look(plan: &Plan, dir: &Path, tools: &Tools, cores: u32, settings_dir: Option<&Path>) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(disk(&estimate::of_plan(plan), dir));
     findings.extend(memory(plan));
@@ -45,6 +47,7 @@ pub fn look(plan: &Plan, dir: &Path, tools: &Tools, cores: u32) -> Vec<Finding> 
     findings.extend(descriptors());
     findings.extend(load(cores));
     findings.extend(systems(plan, tools));
+    findings.extend(profiles(plan, settings_dir, &Machine::here(dir, cores)));
     findings
 }
 
@@ -124,6 +127,16 @@ fn systems(plan: &Plan, tools: &Tools) -> Vec<Finding> {
         Some(system) => system.check(tools).err().map(|error| format!("{name}: {error}")),
     };
     names.iter().filter_map(reason).map(warning).collect()
+}
+
+fn profiles(plan: &Plan, settings_dir: Option<&Path>, here: &Machine) -> Vec<Finding> {
+    let rows = plan.blocks.iter().flat_map(|block| &block.rows);
+    let names: BTreeSet<&str> = rows.map(|row| row.system.as_str()).collect();
+    let look = |name: &&str| match tuned_on::warning(settings_dir, name, here) {
+        Ok(found) => found.map(warning),
+        Err(error) => Some(fatal(error.to_string())),
+    };
+    names.iter().filter_map(look).collect()
 }
 
 #[cfg(test)]

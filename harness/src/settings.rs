@@ -118,6 +118,15 @@ mod tests {
     }
 
     #[test]
+    fn every_reader_asks_for_the_same_number_of_bytes() {
+        let tuned = |system: &str, key: &str| read(None, system).unwrap()["tuned"][key].as_integer().unwrap();
+        let kafka = tuned("kafka", "consumer.fetch.message.max.bytes");
+        for system in ["walrus", "walrus-embedded", "rocksdb"] {
+            assert_eq!(tuned(system, "fetch_bytes"), kafka, "{system}");
+        }
+    }
+
+    #[test]
     fn a_system_without_a_file_has_no_settings_and_a_broken_file_is_an_error() {
         assert!(for_row(None, "nosuch", &[], Tier::PageCache, false).unwrap().is_empty());
         let dir = tempfile::tempdir().unwrap();
