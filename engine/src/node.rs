@@ -276,7 +276,6 @@ async fn settle(broker: Arc<Broker>, local: SocketAddr) -> Result<(), NodeError>
     };
     match &settled {
         Ok(()) => {
-            broker.settled.store(true, Ordering::Relaxed);
             let (backend, topics) = (broker.store.backend(), broker.topics.all().len());
             tracing::info!(address = %local, backend, topics, "ready");
         }
@@ -296,6 +295,7 @@ async fn get_ready(broker: &Arc<Broker>) -> Result<(), NodeError> {
             topic.wait_writable().await;
         }
     }
+    broker.settled.store(true, Ordering::Relaxed);
     let cleaner = Arc::clone(broker);
     let cleaned = exec::spawn_blocking(move || reconciler::remove_leftovers(&cleaner)).await;
     cleaned.map_err(|_| NodeError::Aborted)?.map_err(NodeError::Store)

@@ -124,9 +124,12 @@ impl Cursors {
     }
 
     /// Gives back the memory of records that were read ahead.
-    async fn drop_read_ahead(&self) {
+    fn drop_read_ahead(&self) {
         for cursor in self.all() {
-            cursor.position.lock().await.ahead = ReadAhead::default();
+            // A read that is under way may take long, and nobody's commit may wait for it.
+            if let Ok(mut position) = cursor.position.try_lock() {
+                position.ahead = ReadAhead::default();
+            }
         }
     }
 }
@@ -396,7 +399,7 @@ pub async fn commit_moved(broker: &Arc<Broker>) {
             moved.push(((topic, segment), taken));
         } else {
             // The positions went into metadata together with the end of the segment.
-            topic.cursors().drop_read_ahead().await;
+            topic.cursors().drop_read_ahead();
         }
     }
     for list in cut(moved, MOVES_MAX) {

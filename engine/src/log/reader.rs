@@ -137,7 +137,8 @@ fn read_blocking(topic: &Topic, offset: u64, max_records: u64, max_bytes: usize)
             Err(_) => break,
         }
         bytes_left = max_bytes.saturating_sub(read.bytes());
-        if bytes_left == 0 || link.sealed_count.is_none() {
+        // Another look at the same segment would take one record more, also if it is too much.
+        if bytes_left == 0 || link.sealed_count.is_none() || link.end_offset() > read.next_offset {
             break;
         }
     }

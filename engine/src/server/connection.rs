@@ -310,7 +310,7 @@ impl Connection {
                     input.consume(consumed);
                     return Ok(any);
                 }
-                Next::Request(request @ Request::Fetch { wait_ms: Some(_), .. }) => {
+                Next::Request(request @ Request::Fetch { .. }) => {
                     let body = request.to_string();
                     input.consume(consumed);
                     self.wait_parked(body.as_bytes(), input).await?;
@@ -406,20 +406,22 @@ impl Connection {
         request: Request<'_>,
         memory: &mut ReplyMemory,
     ) -> Result<Result<Answer, Refusal>, Close> {
-        if let Request::Fetch { max_bytes, wait_ms: None, .. } = request {
-            // What waits for data has none yet, and how large the record of a `GET` is, nobody knows yet.
-            let announced_bytes = max_bytes.unwrap_or(DEFAULT_FETCH_BYTES) as usize;
-            let most = self.broker.config.max_frame_bytes;
-            if let Err(refusal) = self.wait_for_memory(memory, announced_bytes.min(most)).await? {
-                return Ok(Err(refusal));
-            }
+        // How large the record of a `GET` is, nobody knows yet.
+        let (announced_bytes, waits) = match request {
+            Request::Fetch { max_bytes, wait_ms, .. } => (max_bytes.unwrap_or(DEFAULT_FETCH_BYTES), wait_ms.is_some()),
+            _ => (0, false),
+        };
+        let announced_bytes = (announced_bytes as usize).min(self.broker.config.max_frame_bytes);
+        // What waits for data has none yet.
+        if !waits && let Err(refusal) = self.wait_for_memory(memory, announced_bytes).await? {
+            return Ok(Err(refusal));
         }
         loop {
             let broker = Arc::clone(&self.broker);
             let asker = Asker { origin: Origin::Client, room_bytes: memory.room_bytes() };
             let answer = self.settling(Box::pin(broker.execute(request, asker))).await?;
             let bytes = match &answer {
-                Ok(Answer::Larger(bytes)) => *bytes,
+                Ok(Answer::Larger(bytes)) => announced_bytes.max(*bytes),
                 // These move nothing, so what was read for them here may be given up, and read again.
                 Ok(Answer::Fetched(read)) => read.bytes(),
                 Ok(Answer::Json(json)) => json.len(),

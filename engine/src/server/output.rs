@@ -56,7 +56,12 @@ impl Output {
             (Some(_), Some(_)) => BLOCKED_BYTES,
             (Some(_), None) => UNCOUNTED_BYTES,
         };
-        self.small.len() - self.start >= full_bytes || !self.records.is_empty()
+        self.unsent_bytes() >= full_bytes || !self.records.is_empty()
+    }
+
+    /// Of the small replies.
+    fn unsent_bytes(&self) -> usize {
+        self.small.len() - self.start
     }
 
     /// Since when the client has taken next to nothing, although there is something to take.
@@ -105,7 +110,7 @@ impl Output {
                         self.blocked_since = Some(Instant::now());
                         self.taken_bytes = 0;
                     }
-                    if self.memory.is_none() {
+                    if self.memory.is_none() && (self.unsent_bytes() >= UNCOUNTED_BYTES || !self.records.is_empty()) {
                         self.memory = budget.try_reserve(BLOCKED_BYTES);
                     }
                     ready!(stream.poll_write_ready(cx))?;

@@ -34,7 +34,11 @@ fn buffer_bytes(observer: &mut Raw) -> u64 {
 /// Sends a request on as many connections as there are records, and takes no reply before the memory is used.
 fn ask_without_reading(broker: &TestBroker, request: &str) -> Vec<Raw> {
     let mut clients: Vec<Raw> = (0..RECORDS).map(|_| broker.client()).collect();
-    clients.iter_mut().for_each(|client| client.send(request));
+    for client in &mut clients {
+        // So little that a record does not fit between here and the broker.
+        socket2::SockRef::from(&client.stream).set_recv_buffer_size(64 << 10).expect("a buffer can be set");
+        client.send(request);
+    }
     let mut observer = broker.client();
     eventually("replies wait to be taken", || buffer_bytes(&mut observer) >= (AT_ONCE * RECORD_BYTES) as u64);
     assert!(buffer_bytes(&mut observer) <= 4 * FRAME_BYTES as u64 + (4 << 20));

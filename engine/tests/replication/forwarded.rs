@@ -66,7 +66,8 @@ fn a_reader_that_waits_elsewhere_does_not_hold_up_the_stop() {
     });
     let started = Instant::now();
     cluster.terminate(node);
-    assert!(started.elapsed() < Duration::from_secs(3), "it took {:?}", started.elapsed());
+    // Without that it is five seconds; one is for clients that have just asked for something.
+    assert!(started.elapsed() < Duration::from_secs(4), "it took {:?}", started.elapsed());
 }
 
 /// The node that the client talks to sets memory aside before the leader's cursor moves.
