@@ -134,4 +134,4 @@ tlc-mutants: ## weaken the specification line by line: each must be noticed
 
 clean: ## remove build outputs and results (results/reference stays)
 	$(PLAIN) clean
-	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
+	find results -mindepth 1 -maxdepth 1 ! -name reference ! -name README.md -exec rm -rf {} +
