@@ -229,6 +229,17 @@ mod tests {
     }
 
     #[test]
+    fn names_that_nobody_registered_are_forgotten() {
+        let topics = Topics::default();
+        let mut writes = Writes::default();
+        writes.add(&topics, "invented", 0..1);
+        let slices = writes.slices(b"x");
+        assert_eq!(writes.topic(0).err(), Some("invented"));
+        writes.finish(slices);
+        assert!(writes.known.is_empty() && writes.by_name.is_empty());
+    }
+
+    #[test]
     fn the_list_of_slices_keeps_its_memory() {
         let list: Vec<&[u8]> = Vec::with_capacity(100);
         assert!(recycle(list).capacity() >= 100);

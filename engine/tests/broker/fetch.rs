@@ -23,6 +23,17 @@ fn limits_by_records_and_bytes() {
 }
 
 #[test]
+fn a_read_of_a_sealed_segment_stays_within_its_bytes() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    client.call("REGISTER t segment_entries=100");
+    (0..101).for_each(|n| assert_eq!(client.call(format!("PUT t {n:01000}")), "OK"));
+    // Each takes four bytes more, so that nine fit and ten do not.
+    client.send("FETCH t 0 1000 10000");
+    assert_eq!(parse_fetched(&client.receive()).0, 9);
+}
+
+#[test]
 fn at_the_tail_it_is_empty_and_past_it_an_error() {
     let broker = TestBroker::start();
     let mut client = broker.client();
