@@ -26,6 +26,7 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.errors.TopicExistsException;
+import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /**
@@ -40,6 +41,8 @@ public final class KafkaWorker {
     private static final long SAMPLE_NS = 500_000_000L;
     /** How long a drained window may take before the rest counts as unacknowledged. */
     private static final long DRAIN_NS = 30_000_000_000L;
+    /** How long brokers may take to open new partitions. */
+    private static final long OPEN_NS = 60_000_000_000L;
     private static final double[] PERCENTILES = {
         0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 99.999, 100
     };
@@ -296,7 +299,25 @@ public final class KafkaWorker {
                 // refused and sent again behind later ones.
                 Map<TopicPartition, OffsetSpec> ends = new HashMap<>();
                 names.forEach(name -> ends.put(new TopicPartition(name, 0), OffsetSpec.latest()));
+                long deadline = System.nanoTime() + OPEN_NS;
+                while (!answers(admin, ends, deadline)) {
+                    Thread.sleep(20);
+                }
+            }
+        }
+
+        /** Do all leaders know their partitions? Right after a topic was made, one may not yet. */
+        private static boolean answers(Admin admin, Map<TopicPartition, OffsetSpec> ends, long deadline)
+                throws Exception {
+            try {
                 admin.listOffsets(ends).all().get();
+                return true;
+            } catch (ExecutionException error) {
+                boolean isEarly = error.getCause() instanceof UnknownTopicOrPartitionException;
+                if (!isEarly || System.nanoTime() >= deadline) {
+                    throw error;
+                }
+                return false;
             }
         }
     }

@@ -75,10 +75,10 @@ struct TuneArgs {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "walrus/put-tuned,walrus-embedded/tuned,kafka/tuned,rocksdb/batch-tuned,upstream/batch-tuned"
+        default_value = "walrus/put-tuned,walrus-embedded/tuned,kafka/tuned,kafka-java/tuned,rocksdb/batch-tuned,upstream/batch-tuned"
     )]
     rows: Vec<String>,
-    /// Trials of every row.
+    /// Trials of every row with each workload (`--workload`: writes-burst, latency, writes-synced).
     #[arg(long, default_value_t = 12)]
     trials: usize,
 }
@@ -272,9 +272,10 @@ fn tune(args: &TuneArgs) -> Result<i32, String> {
     if rows.is_empty() {
         return Err(format!("no row of {} is to be tuned; name some with --rows system/variant", wanted.join(",")));
     }
+    let every = || ["writes-burst", "latency", "writes-synced"].map(str::to_owned).to_vec();
     let sweep = tune::Sweep {
         rows,
-        workload: args.run.workload.first().cloned().unwrap_or_else(|| "writes-burst".into()),
+        workloads: if args.run.workload.is_empty() { every() } else { args.run.workload.clone() },
         trials: args.trials,
         seconds: args.run.seconds.unwrap_or(5.0),
     };

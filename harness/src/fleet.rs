@@ -35,8 +35,17 @@ pub struct Running {
     pub server: Box<dyn Server>,
     /// Its data.
     pub data_dir: PathBuf,
-    /// Seconds at full load that it has had before its first run.
-    pub warmup_s: f64,
+    /// What it has had before its first run.
+    pub warmed: Warmed,
+}
+
+/// How a server was warmed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Warmed {
+    /// Seconds at full load.
+    pub seconds: f64,
+    /// The longest time was over before three windows agreed.
+    pub is_cut: bool,
 }
 
 /// The servers that are kept, the one used last at the end.
@@ -72,13 +81,17 @@ impl Fleet {
         }
         self.started += 1;
         setup.data_dir = self.dir.join(format!("server-{}", self.started));
+        // What a server that did not start has left behind.
+        if setup.data_dir.exists() {
+            std::fs::remove_dir_all(&setup.data_dir)?;
+        }
         std::fs::create_dir_all(&setup.data_dir)?;
         let Some(server) = system.start(setup)? else { return Ok(None) };
         setup.endpoint = Some(server.endpoint().to_owned());
         let data_dir = setup.data_dir.clone();
-        let mut running = Running { key, server, data_dir, warmup_s: 0.0 };
+        let mut running = Running { key, server, data_dir, warmed: Warmed::default() };
         if self.warm_up.window_s > 0.0 {
-            running.warmup_s = self.warm(system, setup, load)?;
+            running.warmed = self.warm(system, setup, load)?;
         }
         Ok(Some(running))
     }
@@ -102,8 +115,13 @@ impl Fleet {
         Ok(())
     }
 
-    /// Full load until three windows agree, or the longest time has passed; the seconds it took.
-    fn warm(&self, system: &dyn System, setup: &Setup, load: &Load) -> Result<f64, RunError> {
+    /// Stops what is kept, and removes its data.
+    pub fn end(self) -> Result<(), RunError> {
+        self.kept.into_iter().try_for_each(retire)
+    }
+
+    /// Full load until three windows agree, or the longest time has passed.
+    fn warm(&self, system: &dyn System, setup: &Setup, load: &Load) -> Result<Warmed, RunError> {
         let mut setup = setup.clone();
         setup.topics = (0..setup.topics.len().min(10)).map(|topic| format!("warm-{topic}")).collect();
         setup.one_in_flight = false;
@@ -123,17 +141,18 @@ impl Fleet {
         let started = Instant::now();
         worker.say("go")?;
         let window = Duration::from_secs_f64(self.warm_up.window_s);
-        let mut samples = vec![(0, 0)];
+        let (mut samples, mut is_cut) = (vec![(0, 0)], true);
         while let Event::Sample { t_ms, records, .. } = worker.hear(PATIENCE, "it warmed the server")? {
             samples.push((t_ms, records));
             if is_steady(&samples, window) {
+                is_cut = false;
                 break;
             }
         }
-        let seconds = started.elapsed().as_secs_f64();
+        let warmed = Warmed { seconds: started.elapsed().as_secs_f64(), is_cut };
         drop(worker);
         remove_topics(system, &setup)?;
-        Ok(seconds)
+        Ok(warmed)
     }
 }
 

@@ -133,9 +133,14 @@ fn tables(profile: &Profile, workloads: &[String]) -> Result<Vec<BlockTable>, St
     let mut tables = Vec::new();
     for name in workloads {
         workload::find(name, &[]).map_err(|error| error.to_string())?;
-        let table = profile.block.iter().chain(&full.block).find(|table| table.workload == *name);
-        let table = table.ok_or_else(|| format!("no profile has rows for workload {name}"))?;
-        tables.push(table.clone());
+        let of = |profile: &Profile| -> Vec<BlockTable> {
+            profile.block.iter().filter(|table| table.workload == *name).cloned().collect()
+        };
+        let found = Some(of(profile)).filter(|own| !own.is_empty()).unwrap_or_else(|| of(&full));
+        if found.is_empty() {
+            return Err(format!("no profile has rows for workload {name}"));
+        }
+        tables.extend(found);
     }
     Ok(tables)
 }
@@ -232,7 +237,7 @@ mod tests {
     fn a_profile_may_take_some_cases_of_a_workload() {
         let plan = plan("reference", &["scaling"], &[]);
         let points: Vec<(u32, u32)> = plan.blocks.iter().map(|b| (b.case.producers, b.case.topics)).collect();
-        assert_eq!(points, [(10, 10), (10, 1000)]);
+        assert_eq!(points, [(10, 10), (10, 1000), (1, 10), (4, 10), (32, 10)]);
     }
 
     #[test]

@@ -65,6 +65,9 @@ pub struct BlockTable {
     /// Only the workload's cases with so many topics; empty: all.
     #[serde(default)]
     pub topics: Vec<u32>,
+    /// Only the workload's cases with records of so many bytes at most; empty: all.
+    #[serde(default)]
+    pub record_bytes: Vec<usize>,
     /// Repeats of these rows, if not those of the profile.
     pub repeats: Option<u32>,
     /// `system/variant` or `system@deployment/variant`.
@@ -74,9 +77,14 @@ pub struct BlockTable {
 impl BlockTable {
     /// Is this case of the workload among those wanted?
     pub fn wants(&self, case: &Case) -> bool {
-        let among = |list: &[u32], number| list.is_empty() || list.contains(&number);
-        among(&self.producers, case.producers) && among(&self.topics, case.topics)
+        among(&self.producers, &case.producers)
+            && among(&self.topics, &case.topics)
+            && among(&self.record_bytes, &case.record_bytes.max)
     }
+}
+
+fn among<T: PartialEq>(list: &[T], value: &T) -> bool {
+    list.is_empty() || list.contains(value)
 }
 
 /// A system and how it is used.

@@ -64,7 +64,7 @@ pub fn page(results: &Results, charts: &[Chart]) -> String {
     );
     for section in [
         opening(results, &sentence),
-        headline(charts, &comparisons, &groups),
+        headline(results, charts, &comparisons, &groups),
         reproduce(results),
         published(&groups),
         other_charts(charts),
@@ -118,7 +118,7 @@ fn is_headline(chart: &Chart) -> bool {
     chart.stem.starts_with("headline")
 }
 
-fn headline(charts: &[Chart], comparisons: &[Comparison], groups: &[Group<'_>]) -> String {
+fn headline(results: &Results, charts: &[Chart], comparisons: &[Comparison], groups: &[Group<'_>]) -> String {
     let mut html = String::from("<h2 id=\"headline\">Headline</h2>\n");
     for chart in charts.iter().filter(|chart| is_headline(chart)) {
         html.push_str(&figure(chart));
@@ -127,6 +127,7 @@ fn headline(charts: &[Chart], comparisons: &[Comparison], groups: &[Group<'_>]) 
         html.push_str("<h3>Ratios</h3>\n");
         html.push_str(&tables::ratios(comparisons));
     }
+    html.push_str(&tables::steady(results, groups).unwrap_or_default());
     if tables::has_rocksdb(groups) {
         html.push_str(
             "<p>RocksDB keeps a searchable index of its keys; Walrus, like any log, does not. \
@@ -194,7 +195,13 @@ fn other_charts(charts: &[Chart]) -> String {
 }
 
 fn rows(groups: &[Group<'_>]) -> String {
-    format!("<h2 id=\"rows\">All rows</h2>\n{}", tables::all_rows(groups))
+    format!(
+        "<h2 id=\"rows\">All rows</h2>\n{}\
+         <p>The ceiling is the median of the bare-hardware rows of the same repeat. A row and its ceiling run minutes \
+         apart: a percentage above 100 says that the device was faster in the minute of the row, not that a system \
+         outdid its hardware. What the marks mean is told in docs/measuring.md.</p>\n",
+        tables::all_rows(groups)
+    )
 }
 
 fn failures(results: &Results) -> String {

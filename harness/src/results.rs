@@ -102,6 +102,16 @@ impl Results {
         self.rows.iter().filter(|row| !row.is_valid())
     }
 
+    /// Acknowledged records a second in the second half of a run: the pace of the device, once the page
+    /// cache has taken what it can.
+    pub fn second_half_per_s(&self, row: &SummaryRow) -> Option<f64> {
+        let samples = self.throughput.get(&row.run_id)?;
+        let end = samples.iter().rfind(|sample| sample.records_acked > 0)?;
+        let middle = samples.iter().rfind(|sample| sample.t_ms * 2 <= end.t_ms)?;
+        let ms = end.t_ms.checked_sub(middle.t_ms).filter(|ms| *ms > 0)?;
+        Some(end.records_acked.saturating_sub(middle.records_acked) as f64 * 1e3 / ms as f64)
+    }
+
     /// Valid rows, grouped by what was measured, in the order of their first appearance.
     pub fn groups(&self) -> Vec<Group<'_>> {
         let mut order: Vec<RowKey> = Vec::new();
@@ -271,6 +281,31 @@ impl<'a> Group<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::plain_row;
+
+    #[test]
+    fn the_second_half_is_the_pace_after_the_page_cache_is_full() {
+        let mut row = plain_row("writes", "kafka", "tuned", 1.0);
+        row.run_id = "r".into();
+        let sample = |t_ms, records_acked| ThroughputRow {
+            run_id: "r".into(),
+            t_ms,
+            records_acked,
+            bytes_acked: 0,
+            dirty_bytes: 0,
+        };
+        let samples = vec![sample(500, 900), sample(1000, 1000), sample(1500, 1100), sample(2000, 1300)];
+        let results = Results {
+            dir: PathBuf::new(),
+            rows: Vec::new(),
+            throughput: HashMap::from([("r".to_owned(), samples)]),
+            latency: HashMap::new(),
+            env: serde_json::Value::Null,
+        };
+        assert_eq!(results.second_half_per_s(&row).map(f64::round), Some(300.0));
+        row.run_id = "not there".into();
+        assert_eq!(results.second_half_per_s(&row), None);
+    }
 
     #[test]
     fn nearly_equal_sizes_are_one_measurement_and_powers_of_two_stay_apart() {

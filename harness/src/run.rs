@@ -143,13 +143,16 @@ fn attempt(env: &Env, fleet: &mut Fleet, task: &Task, outcome: &mut Outcome) -> 
     let Some(running) = fleet.take(run.system, &mut run.setup, &task.load)? else {
         return run.measure_external(outcome);
     };
-    outcome.summary.warmup_s = running.warmup_s;
-    let Running { key, server, data_dir, warmup_s } = running;
+    let Running { key, server, data_dir, warmed } = running;
+    outcome.summary.warmup_s = warmed.seconds;
+    if warmed.is_cut {
+        outcome.summary.add_mark("warm-up-cut");
+    }
     let mut server = Some(server);
     run.measure(&mut server, outcome)?;
     match server {
         Some(server) => {
-            let running = Running { key, server, data_dir, warmup_s };
+            let running = Running { key, server, data_dir, warmed };
             let is_cold = task.kill || task.case.kind == Kind::Failover;
             fleet.give_back(running, &run.setup, run.system, is_cold)
         }

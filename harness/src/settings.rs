@@ -45,7 +45,14 @@ pub fn for_row(
     is_latency: bool,
 ) -> Result<toml::Table, SettingsError> {
     let file = read(dir, system)?;
-    let name = if variant.iter().any(|word| word == "vanilla") {
+    let name = table_name(&file, variant, tier, is_latency);
+    let Some(toml::Value::Table(table)) = file.get(name) else { return Ok(toml::Table::new()) };
+    Ok(lay_over(table.clone(), variant))
+}
+
+/// Which of the tables in `file` a row uses.
+pub fn table_name(file: &toml::Table, variant: &[String], tier: Tier, is_latency: bool) -> &'static str {
+    if variant.iter().any(|word| word == "vanilla") {
         "vanilla"
     } else if is_latency && file.contains_key("latency") {
         "latency"
@@ -53,9 +60,7 @@ pub fn for_row(
         "synced"
     } else {
         "tuned"
-    };
-    let Some(toml::Value::Table(table)) = file.get(name) else { return Ok(toml::Table::new()) };
-    Ok(lay_over(table.clone(), variant))
+    }
 }
 
 /// Takes the tables named after words of the variant into the table itself.

@@ -1,8 +1,9 @@
 //! Looks for the best settings: of `raw` at the start of each run, of every system on demand.
 //!
-//! `harness tune` tries the combinations of a system's `[grid]` (each laid over `[tuned]`): the same
-//! number of trials and the same time for every system. The results are kept as
-//! `drivers/profiles/<system>.tune.csv`; a person decides what goes into the profile.
+//! `harness tune` tries the combinations of a system's grid (each laid over the table it is for): the
+//! same number of trials and the same time for every system. `[grid.tuned]` is tried with a burst,
+//! `[grid.latency]` with an open loop, `[grid.synced]` with a flush for each acknowledgement. The results
+//! are kept as `drivers/profiles/<system>.tune.csv`; a person decides what goes into the profile.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -47,10 +48,12 @@ pub enum TuneError {
 #[derive(Debug, Clone, Serialize)]
 struct Trial {
     tried_utc: String,
+    workload: String,
     system: String,
     variant: String,
     tier: Tier,
     load_mode: LoadMode,
+    offered_per_s: Option<f64>,
     settings: String,
     records_per_s: f64,
     p99_us: Option<f64>,
@@ -118,65 +121,105 @@ fn trial_task(workload: &str, case: &Case, row: RowName, seconds: f64) -> Task {
 pub struct Sweep {
     /// `system/variant` rows.
     pub rows: Vec<RowName>,
-    /// Workload whose first case is run.
-    pub workload: String,
-    /// Trials of every row.
+    /// Workloads of which one case each is run.
+    pub workloads: Vec<String>,
+    /// Trials of every row and workload.
     pub trials: usize,
     /// Longest trial in seconds.
     pub seconds: f64,
 }
 
+/// Offered rate of the trials for latency, in records a second: every system keeps up with it.
+const OPEN_PER_S: f64 = 10_000.0;
+
 /// Runs the sweep and keeps its results beside the profiles in `dir`.
 pub fn sweep(env: &Env, sweep: &Sweep, dir: &Path) -> Result<(), TuneError> {
-    let workload = workload::find(&sweep.workload, &[]).map_err(|e| TuneError::Usage(e.to_string()))?;
-    let case = workload.cases.first().ok_or_else(|| TuneError::Usage("the workload is empty".into()))?;
-    for row in &sweep.rows {
-        let grid = settings::read(Some(dir), &row.system)?;
-        let Some(toml::Value::Table(grid)) = grid.get("grid") else {
-            println!("{}: its profile has no [grid], nothing to sweep", row.system);
-            continue;
-        };
-        let base =
-            settings::for_row(Some(dir), &row.system, &words(&row.variant), case.tier, case.rate_per_s.is_some())?;
-        let mut best: Option<SummaryRow> = None;
-        for overlay in spread(&combinations(grid), sweep.trials) {
-            check_stop()?;
-            let summary = try_settings(env, row, case, sweep, &base, &overlay, dir)?;
-            println!("{}: {:>9.0} records/s  {overlay}", row.system, summary.records_per_s);
-            if best.as_ref().is_none_or(|best| is_better(&summary, best)) {
-                best = Some(summary);
-            }
+    for workload in &sweep.workloads {
+        let case = case_of(workload)?;
+        for row in &sweep.rows {
+            sweep_row(env, sweep, &Trials { workload, case: &case, row, dir })?;
         }
     }
     Ok(())
 }
 
-fn is_better(one: &SummaryRow, other: &SummaryRow) -> bool {
-    one.is_valid() && (!other.is_valid() || one.records_per_s > other.records_per_s)
+/// The workload's first case with more than one record in flight: only that leaves anything to tune.
+fn case_of(workload: &str) -> Result<Case, TuneError> {
+    let found = workload::find(workload, &[OPEN_PER_S]).map_err(|e| TuneError::Usage(e.to_string()))?;
+    let case = found.cases.into_iter().find(|case| case.window_bytes.is_some() && case.nodes == 1);
+    case.ok_or_else(|| TuneError::Usage(format!("{workload} has no case of one node that can be tuned")))
 }
 
-fn try_settings(
-    env: &Env,
-    row: &RowName,
-    case: &Case,
-    sweep: &Sweep,
-    base: &toml::Table,
-    overlay: &toml::Table,
-    dir: &Path,
-) -> Result<SummaryRow, TuneError> {
-    let mut merged = base.clone();
-    merged.extend(overlay.clone());
-    let with_these = env.with_settings(merged);
+/// One row under one load.
+struct Trials<'a> {
+    workload: &'a str,
+    case: &'a Case,
+    row: &'a RowName,
+    dir: &'a Path,
+}
+
+fn sweep_row(env: &Env, sweep: &Sweep, trials: &Trials<'_>) -> Result<(), TuneError> {
+    let Trials { case, row, dir, .. } = *trials;
+    let (variant, is_latency) = (words(&row.variant), case.rate_per_s.is_some());
+    let file = settings::read(Some(dir), &row.system)?;
+    let table = settings::table_name(&file, &variant, case.tier, is_latency);
+    let Some(grid) = file.get("grid").and_then(|grid| grid.get(table)?.as_table()) else {
+        println!("{}: its profile has no [grid.{table}], nothing to sweep", row.system);
+        return Ok(());
+    };
+    let base = settings::for_row(Some(dir), &row.system, &variant, case.tier, is_latency)?;
+    let mut best: Option<(SummaryRow, String)> = None;
+    for overlay in spread(grid, sweep.trials) {
+        check_stop()?;
+        let mut merged = base.clone();
+        merged.extend(overlay.clone());
+        let words = overlay.to_string().trim().replace('\n', "; ");
+        let summary = try_settings(&env.with_settings(merged), trials, sweep.seconds, &words)?;
+        println!("{} {table}: {}  {words}", row.system, outcome(&summary));
+        if best.as_ref().is_none_or(|(best, _)| is_better(&summary, best)) {
+            best = Some((summary, words));
+        }
+    }
+    if let Some((summary, words)) = best {
+        println!("{} {table}: best of these: {}  {words}", row.system, outcome(&summary));
+    }
+    Ok(())
+}
+
+/// What a trial gave, in words.
+fn outcome(summary: &SummaryRow) -> String {
+    let p99 = summary.p99_us.map_or_else(String::new, |us| format!(", p99 {:.2} ms", us / 1000.0));
+    let failure = if summary.is_valid() { "" } else { ", NOT VALID" };
+    format!("{:>9.0} records/s{p99}{failure}", summary.records_per_s)
+}
+
+/// In an open loop all rates are the same, and latency decides.
+fn is_better(one: &SummaryRow, other: &SummaryRow) -> bool {
+    if one.is_valid() != other.is_valid() {
+        return one.is_valid();
+    }
+    match (one.load_mode, one.p99_us, other.p99_us) {
+        (LoadMode::Open, Some(one), Some(other)) => one < other,
+        _ => one.records_per_s > other.records_per_s,
+    }
+}
+
+fn try_settings(env: &Env, trials: &Trials<'_>, seconds: f64, settings: &str) -> Result<SummaryRow, TuneError> {
+    let Trials { workload, case, row, dir } = *trials;
     let mut fleet = Fleet::new(&env.bench_dir, TRIAL_WARM_UP);
-    let task = trial_task(&sweep.workload, case, row.clone(), sweep.seconds);
-    let summary = run::run(&with_these, &mut fleet, &task)?.summary;
+    let task = trial_task(workload, case, row.clone(), seconds);
+    let summary = run::run(env, &mut fleet, &task)?.summary;
+    // The next trial's server has other settings, and the same directory.
+    fleet.end()?;
     let trial = Trial {
         tried_utc: utc_now(),
+        workload: workload.to_owned(),
         system: row.system.clone(),
         variant: row.variant.clone(),
         tier: case.tier,
         load_mode: case.kind.load_mode(),
-        settings: overlay.to_string().trim().replace('\n', "; "),
+        offered_per_s: case.rate_per_s,
+        settings: settings.to_owned(),
         records_per_s: summary.records_per_s,
         p99_us: summary.p99_us,
         verified: summary.verified,
@@ -190,13 +233,16 @@ fn words(variant: &str) -> Vec<String> {
     variant.split('-').map(str::to_owned).collect()
 }
 
+/// The grid's lists in one order, whichever the table keeps: the trials are a part of all combinations.
+fn lists(grid: &toml::Table) -> BTreeMap<&String, Vec<toml::Value>> {
+    let list = |values: &toml::Value| values.as_array().cloned().unwrap_or_else(|| vec![values.clone()]);
+    grid.iter().map(|(name, values)| (name, list(values))).collect()
+}
+
 /// Every combination of the grid's lists.
 fn combinations(grid: &toml::Table) -> Vec<toml::Table> {
     let mut all = vec![toml::Table::new()];
-    // In one order, whichever the table keeps: the trials are a part of them.
-    let sorted: BTreeMap<&String, &toml::Value> = grid.iter().collect();
-    for (name, values) in sorted {
-        let values = values.as_array().cloned().unwrap_or_else(|| vec![values.clone()]);
+    for (name, values) in lists(grid) {
         let with = |table: &toml::Table| -> Vec<toml::Table> {
             let set = |value: &toml::Value| {
                 let mut table = table.clone();
@@ -210,17 +256,39 @@ fn combinations(grid: &toml::Table) -> Vec<toml::Table> {
     all
 }
 
-/// Exactly `count` of them, evenly spread; fewer if there are fewer. The steps, of about the golden
-/// section of the whole, have no divisor in common with it: else a list of the grid whose length divides
-/// the step would show the same value every time.
-fn spread(all: &[toml::Table], count: usize) -> Vec<toml::Table> {
-    let length = all.len();
-    let step = (length * 5 / 8..=length + 1).find(|step| gcd(*step, length) == 1).unwrap_or(1);
-    (0..count.min(length)).map(|index| all[index * step % length].clone()).collect()
+/// `count` different combinations, evenly spread; all of them if there are no more. The n-th one is where
+/// the n-th point of the sequence `R_d` lies (M. Roberts, "The Unreasonable Effectiveness of Quasirandom
+/// Sequences", 2018): whichever lists one looks at, its points lie far apart.
+fn spread(grid: &toml::Table, count: usize) -> Vec<toml::Table> {
+    let all = combinations(grid);
+    if all.len() <= count {
+        return all;
+    }
+    let lists = lists(grid);
+    let ratio = golden_ratio(lists.len());
+    let point = |n: i32| -> toml::Table {
+        let value = |(at, (name, values)): (i32, (&&String, &Vec<toml::Value>))| {
+            let place = (0.5 + f64::from(n) / ratio.powi(at + 1)).fract();
+            ((*name).clone(), values[(place * values.len() as f64) as usize].clone())
+        };
+        (0..).zip(&lists).map(value).collect()
+    };
+    let mut chosen: Vec<toml::Table> = Vec::new();
+    for table in (1..).map(point) {
+        if chosen.len() == count {
+            break;
+        }
+        if !chosen.contains(&table) {
+            chosen.push(table);
+        }
+    }
+    chosen
 }
 
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
+/// The positive root of x^(d+1) = x + 1; of one dimension the golden ratio.
+fn golden_ratio(dimensions: usize) -> f64 {
+    let exponent = 1.0 / (dimensions as f64 + 1.0);
+    (0..32).fold(2.0, |x: f64, _| (1.0 + x).powf(exponent))
 }
 
 #[cfg(test)]
@@ -235,23 +303,46 @@ mod tests {
         assert_eq!(all.len(), 6);
         let distinct: HashSet<String> = all.iter().map(ToString::to_string).collect();
         assert_eq!(distinct.len(), 6);
-        assert_eq!(spread(&all, 3).len(), 3);
-        let whole: HashSet<String> = spread(&all, 100).iter().map(ToString::to_string).collect();
+        assert_eq!(spread(&grid, 3).len(), 3);
+        let whole: HashSet<String> = spread(&grid, 100).iter().map(ToString::to_string).collect();
         assert_eq!(whole, distinct);
     }
 
     #[test]
-    fn twelve_trials_try_every_value_of_every_profile() {
+    fn twelve_trials_try_every_value_of_every_grid() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../drivers/profiles");
-        for system in ["walrus", "walrus-embedded", "kafka", "rocksdb", "upstream"] {
+        for system in ["walrus", "walrus-embedded", "kafka", "kafka-java", "rocksdb", "upstream"] {
             let profile = settings::read(Some(&dir), system).unwrap();
-            let grid = profile["grid"].as_table().unwrap();
-            let tried = spread(&combinations(grid), 12);
-            for (name, values) in grid {
-                for value in values.as_array().unwrap() {
-                    assert!(tried.iter().any(|table| &table[name] == value), "{system}: {name} = {value}");
+            for (table, grid) in profile["grid"].as_table().unwrap() {
+                assert!(profile.contains_key(table), "{system}: [grid.{table}] is for no table");
+                let tried = spread(grid.as_table().unwrap(), 12);
+                assert_eq!(tried.len(), 12, "{system}, {table}: every system has as many trials");
+                for (name, values) in grid.as_table().unwrap() {
+                    for value in values.as_array().unwrap() {
+                        assert!(tried.iter().any(|trial| &trial[name] == value), "{system}, {table}: {name} = {value}");
+                    }
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_open_loop_is_judged_by_its_latency() {
+        let row = |mode, per_s, p99_us| {
+            let mut row = crate::fixture::plain_row("latency", "kafka", "tuned", per_s);
+            (row.load_mode, row.p99_us) = (mode, Some(p99_us));
+            row
+        };
+        assert!(is_better(&row(LoadMode::Open, 9_999.0, 500.0), &row(LoadMode::Open, 10_000.0, 900.0)));
+        assert!(!is_better(&row(LoadMode::Closed, 9_999.0, 500.0), &row(LoadMode::Closed, 10_000.0, 900.0)));
+        let mut failed = row(LoadMode::Open, 10_000.0, 1.0);
+        failed.verified = false;
+        assert!(!is_better(&failed, &row(LoadMode::Open, 10_000.0, 900.0)));
+    }
+
+    #[test]
+    fn what_is_tuned_has_a_window() {
+        assert_eq!(case_of("latency").unwrap().rate_per_s, Some(OPEN_PER_S));
+        assert!(case_of("writes-synced").unwrap().window_bytes.is_some());
     }
 }

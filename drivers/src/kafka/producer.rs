@@ -22,17 +22,19 @@ use crate::{Ack, DriverError, Producer};
 /// A record's opaque is the pointer-sized pair (producer, ticket): 16 bits and 48 bits.
 const TICKET_BITS: u32 = 48;
 
-/// One librdkafka producer with its topic handles; used by one [`KafkaProducer`] or shared.
+/// Longest wait for the names and leaders of all topics.
+const METADATA_DEADLINE: Duration = Duration::from_secs(30);
+
+/// One librdkafka producer; used by one [`KafkaProducer`] or shared.
 pub(super) struct Instance {
     client: Client<DefaultClientContext>,
-    topics: Vec<*mut sys::rd_kafka_topic_t>,
     queue: *mut sys::rd_kafka_queue_t,
     /// Boxed: librdkafka keeps its address.
     bell: Box<Bell>,
 }
 
-// SAFETY: librdkafka's handles may be used from any thread; `topics` and `queue` are only freed
-// in `drop`, which has the instance to itself.
+// SAFETY: librdkafka's handles may be used from any thread; `queue` is only freed in `drop`, which has
+// the instance to itself.
 unsafe impl Send for Instance {}
 // SAFETY: as above; all of librdkafka's functions used here are thread-safe.
 unsafe impl Sync for Instance {}
@@ -69,8 +71,8 @@ unsafe extern "C" fn ring(_client: *mut sys::rd_kafka_t, bell: *mut c_void) {
 }
 
 impl Instance {
-    /// Creates the client and a handle for each topic. `producers` bounds the ids that may use it.
-    pub(super) fn new(config: &ClientConfig, topics: &[String], producers: u32) -> Result<Instance, DriverError> {
+    /// Creates the client. `producers` bounds the ids that may use it.
+    pub(super) fn new(config: &ClientConfig, producers: u32) -> Result<Instance, DriverError> {
         let events = sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR;
         let client = client(config, RDKafkaType::RD_KAFKA_PRODUCER, events)?;
         let inboxes = vec![Vec::new(); producers as usize];
@@ -78,25 +80,15 @@ impl Instance {
         let bell = Box::new(Bell { state: Mutex::new(state), rung: Condvar::new() });
         // SAFETY: the client is alive; the returned reference is given back in `drop`.
         let queue = unsafe { sys::rd_kafka_queue_get_main(client.native_ptr()) };
-        let mut instance = Instance { client, topics: Vec::with_capacity(topics.len()), queue, bell };
-        for topic in topics {
-            instance.add_topic(topic)?;
-        }
+        let instance = Instance { client, queue, bell };
+        // One request for all topics, before the clock starts. With a thousand topics that each ask for
+        // their leader at their first record, broker and client did little else for the first 15 s.
+        (instance.client.fetch_metadata(None, METADATA_DEADLINE))
+            .map_err(|error| kafka_error("asking for the topics", &error))?;
         let opaque = ptr::from_ref::<Bell>(&instance.bell).cast_mut().cast();
         // SAFETY: the bell is boxed and outlives the registration, see `drop`.
         unsafe { sys::rd_kafka_queue_cb_event_enable(instance.queue, Some(ring), opaque) };
         Ok(instance)
-    }
-
-    fn add_topic(&mut self, topic: &str) -> Result<(), DriverError> {
-        let name = c_name(topic)?;
-        // SAFETY: client and name are alive; no configuration means the client's own.
-        let handle = unsafe { sys::rd_kafka_topic_new(self.client.native_ptr(), name.as_ptr(), ptr::null_mut()) };
-        if handle.is_null() {
-            return Err(DriverError::System(format!("librdkafka gave no handle for topic {topic}")));
-        }
-        self.topics.push(handle);
-        Ok(())
     }
 
     /// Moves all delivery reports that are there into the inboxes; never waits.
@@ -175,13 +167,10 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         // SAFETY: unregistering first means that no callback starts any more, and librdkafka
-        // holds the queue's lock while it calls, so none is still running. Handles and queue are
-        // given back once each; the client itself is destroyed after this.
+        // holds the queue's lock while it calls, so none is still running. The queue is given back
+        // once; the client itself is destroyed after this.
         unsafe {
             sys::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
-            for &topic in &self.topics {
-                sys::rd_kafka_topic_destroy(topic);
-            }
             sys::rd_kafka_queue_destroy(self.queue);
             // What was never acknowledged is not waited for: the run counts acks only.
             let purge = sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT;
@@ -191,14 +180,35 @@ impl Drop for Instance {
 }
 
 /// One producer of the harness.
-pub(super) struct KafkaProducer {
+pub(super) struct KafkaProducer<'a> {
     instance: Arc<Instance>,
     id: u32,
+    names: &'a [String],
+    /// One for each topic; null until its first record, since librdkafka's threads look at every handle
+    /// that there is, in each of their rounds.
+    handles: Vec<*mut sys::rd_kafka_topic_t>,
 }
 
-impl KafkaProducer {
-    pub(super) fn new(instance: Arc<Instance>, id: u32) -> KafkaProducer {
-        KafkaProducer { instance, id }
+// SAFETY: librdkafka's handles may be used from any thread.
+unsafe impl Send for KafkaProducer<'_> {}
+
+impl<'a> KafkaProducer<'a> {
+    pub(super) fn new(instance: Arc<Instance>, id: u32, names: &'a [String]) -> KafkaProducer<'a> {
+        KafkaProducer { instance, id, names, handles: vec![ptr::null_mut(); names.len()] }
+    }
+
+    /// Of a topic for which there is none yet.
+    #[cold]
+    fn open_handle(&mut self, topic: usize) -> Result<(), DriverError> {
+        let name = c_name(&self.names[topic])?;
+        // SAFETY: client and name are alive; no configuration means the client's own.
+        let handle =
+            unsafe { sys::rd_kafka_topic_new(self.instance.client.native_ptr(), name.as_ptr(), ptr::null_mut()) };
+        if handle.is_null() {
+            return Err(DriverError::System(format!("librdkafka gave no handle for topic {}", self.names[topic])));
+        }
+        self.handles[topic] = handle;
+        Ok(())
     }
 
     /// Longest wait for room in librdkafka's queue before it is tried again.
@@ -218,15 +228,27 @@ impl KafkaProducer {
     }
 }
 
-impl Producer for KafkaProducer {
+impl Drop for KafkaProducer<'_> {
+    fn drop(&mut self) {
+        for &handle in self.handles.iter().filter(|handle| !handle.is_null()) {
+            // SAFETY: made by `open_handle`, given back once; the instance is still alive.
+            unsafe { sys::rd_kafka_topic_destroy(handle) };
+        }
+    }
+}
+
+impl Producer for KafkaProducer<'_> {
     fn send(&mut self, topic: usize, ticket: u64, record: &[u8]) -> Result<(), DriverError> {
+        if self.handles[topic].is_null() {
+            self.open_handle(topic)?;
+        }
         let opaque = to_opaque(self.id, ticket);
         loop {
-            // SAFETY: the handle lives as long as the instance; librdkafka copies the record
+            // SAFETY: the handle lives as long as this producer; librdkafka copies the record
             // (`MSG_F_COPY`) before it returns and only reads from it.
             let status = unsafe {
                 sys::rd_kafka_produce(
-                    self.instance.topics[topic],
+                    self.handles[topic],
                     0,
                     sys::RD_KAFKA_MSG_F_COPY as c_int,
                     record.as_ptr().cast_mut().cast(),

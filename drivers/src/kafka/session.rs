@@ -91,7 +91,7 @@ impl KafkaSession {
         if let Some(instance) = &instances[slot] {
             return Ok(Arc::clone(instance));
         }
-        let made = Instance::new(&self.settings.producer(&self.endpoint), &self.topics, self.producers)?;
+        let made = Instance::new(&self.settings.producer(&self.endpoint), self.producers)?;
         let made = Arc::new(made);
         instances[slot] = Some(Arc::clone(&made));
         Ok(made)
@@ -130,7 +130,7 @@ impl Session for KafkaSession {
     }
 
     fn producer(&self, id: u32) -> Result<Box<dyn Producer + '_>, DriverError> {
-        Ok(Box::new(KafkaProducer::new(self.instance(id)?, id)))
+        Ok(Box::new(KafkaProducer::new(self.instance(id)?, id, &self.topics)))
     }
 
     fn remove_topics(&self) -> Result<bool, DriverError> {

@@ -67,8 +67,8 @@ pub fn alone(part: &str) -> String {
 pub fn claim(comparison: &Comparison) -> String {
     let ratio = &comparison.ratio;
     if ratio.count < REPEATS_MIN {
-        let (times, count) = (three_digits(ratio.median), ratio.count);
-        return format!("no difference shown ({times} in {count} of {REPEATS_MIN} repeats needed)");
+        let (ratio, count) = (three_digits(ratio.median), ratio.count);
+        return format!("a ratio of {ratio}, in {count} of the {REPEATS_MIN} repeats that would show a difference");
     }
     let range = format!("{}–{}", three_digits(ratio.min), three_digits(ratio.max));
     let times = three_digits(ratio.median);

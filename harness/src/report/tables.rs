@@ -7,7 +7,7 @@ use super::ratios::{Comparison, Measure};
 use crate::chart::pick;
 use crate::csv::SummaryRow;
 use crate::results::{Group, Results, RowKey};
-use crate::stats::{Verdict, human, human_us, three_digits};
+use crate::stats::{Spread, Verdict, human, human_us, three_digits};
 
 /// The work of a comparison in words: `writes-burst, networked, page-cache`.
 pub fn work(c: &Comparison) -> String {
@@ -112,6 +112,35 @@ pub fn published(groups: &[Group<'_>]) -> Option<String> {
                 "#Sustained: best 500 ms",
                 "Sustained: row",
             ],
+            &rows,
+        )
+    })
+}
+
+/// Rows that write on beyond the page cache: the whole run, and its second half.
+pub fn steady(results: &Results, groups: &[Group<'_>]) -> Option<String> {
+    let rows: Vec<Vec<Cell>> = groups
+        .iter()
+        .filter(|g| g.key.workload == "writes" && g.key.system != "null")
+        .map(|g| {
+            let half = g.spread(|row| results.second_half_per_s(row));
+            let range = |s: Spread| format!("{} ({}–{})", human(s.median), human(s.min), human(s.max));
+            let seconds = g.spread(|row| Some(row.duration_s));
+            vec![
+                Cell::text(pick::full_name(&g.key)),
+                Cell::text(pick::deployment_name(g.key.deployment)),
+                Cell::number(seconds.map_or(String::new(), |s| three_digits(s.median))),
+                Cell::number(human(g.median_per_s())),
+                Cell::number(half.map_or(String::new(), range)),
+            ]
+        })
+        .collect();
+    (!rows.is_empty()).then(|| {
+        table(
+            "",
+            "Writes that go on, records per second: medians over the repeats; of the second half (steady state) \
+             with minimum and maximum.",
+            &["System", "Deployment", "#Seconds", "#Whole run", "#Second half"],
             &rows,
         )
     })

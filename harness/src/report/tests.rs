@@ -178,7 +178,7 @@ fn default_settings_that_beat_the_tuned_ones_are_the_competitor() {
 fn one_repeat_claims_nothing() {
     let mut f = duel(|_| {});
     f.summary.retain(|row| row.repeat == 1);
-    assert!(sentence_of(&f).contains("no difference shown (3 in 1 of 3 repeats needed)"));
+    assert!(sentence_of(&f).contains("a ratio of 3, in 1 of the 3 repeats that would show a difference"));
 }
 
 #[test]
