@@ -10,31 +10,26 @@ import (
 	"os"
 )
 
-func call(broker net.Conn, request string) (string, error) {
-	frame := binary.LittleEndian.AppendUint32(nil, uint32(len(request)))
-	if _, err := broker.Write(append(frame, request...)); err != nil {
-		return "", err
-	}
-	var length uint32
-	if err := binary.Read(broker, binary.LittleEndian, &length); err != nil {
-		return "", err
-	}
-	reply := make([]byte, length)
-	_, err := io.ReadFull(broker, reply)
-	return string(reply), err
-}
-
-func main() {
-	addr := append(os.Args, "127.0.0.1:9091")[1]
-	broker, err := net.Dial("tcp", addr)
+func must[T any](value T, err error) T {
 	if err != nil {
 		log.Fatal(err)
 	}
+	return value
+}
+
+func call(broker net.Conn, request string) string {
+	frame := binary.LittleEndian.AppendUint32(nil, uint32(len(request)))
+	must(broker.Write(append(frame, request...)))
+	length := make([]byte, 4)
+	must(io.ReadFull(broker, length))
+	reply := make([]byte, binary.LittleEndian.Uint32(length))
+	must(io.ReadFull(broker, reply))
+	return string(reply)
+}
+
+func main() {
+	broker := must(net.Dial("tcp", append(os.Args, "127.0.0.1:9091")[1]))
 	for _, request := range []string{"REGISTER logs", "PUT logs hello world", "GET logs"} {
-		reply, err := call(broker, request)
-		if err != nil {
-			log.Fatal(err)
-		}
-		fmt.Println(reply)
+		fmt.Println(call(broker, request))
 	}
 }

@@ -42,6 +42,23 @@ fn a_write_is_stored_in_the_segment_that_it_names_or_nowhere() {
     assert_eq!(read_all(&cluster, 1, "t"), [b"1", b"2", b"3"]);
 }
 
+/// They are counted where they are stored, and not where they came in as well.
+#[test]
+fn records_that_are_passed_on_count_once() {
+    let cluster = Cluster::start(3, &[]);
+    cluster.register(1, "t", "");
+    let leader = cluster.leader(1, "t");
+    let mut client = cluster.client(1 + leader % 3);
+    (0..5).for_each(|n: u8| client.put("t", &[n]).unwrap());
+    let records_in = |node| {
+        let metrics: serde_json::Value = serde_json::from_str(cluster.client(node).metrics().unwrap()).unwrap();
+        metrics["walrus"]["records_in"].as_u64().unwrap()
+    };
+    for node in 1..=3 {
+        assert_eq!(records_in(node), if node == leader { 5 } else { 0 }, "node {node}, led by {leader}");
+    }
+}
+
 /// What waits at another node for the next record is given up, as what waits here is.
 #[test]
 fn a_reader_that_waits_elsewhere_does_not_hold_up_the_stop() {
