@@ -73,7 +73,7 @@ pub(crate) fn cluster(groups: &[Group<'_>]) -> Vec<Figure> {
         value: |row| row.p99_us,
         has_ceiling: false,
         note: pick::CLUSTER_NAMES,
-        reading: "Records are offered at one rate that all keep up with, and timed from when each should \
+        reading: "Records are offered at one low rate, and timed from when each should \
             have been sent to its acknowledgement.",
         ..THROUGHPUT
     };
