@@ -81,8 +81,8 @@ impl Instance {
         // SAFETY: the client is alive; the returned reference is given back in `drop`.
         let queue = unsafe { sys::rd_kafka_queue_get_main(client.native_ptr()) };
         let instance = Instance { client, queue, bell };
-        // One request for all topics, before the clock starts. With a thousand topics that each ask for
-        // their leader at their first record, broker and client did little else for the first 15 s.
+        // One request for all topics, before the clock starts; else each topic asks for its leader at its
+        // first record.
         (instance.client.fetch_metadata(None, METADATA_DEADLINE))
             .map_err(|error| kafka_error("asking for the topics", &error))?;
         let opaque = ptr::from_ref::<Bell>(&instance.bell).cast_mut().cast();
