@@ -66,7 +66,7 @@ pub struct Node {
     peer_address: String,
     /// Tasks that serve clients.
     tasks: Vec<JoinHandle<()>>,
-    /// Tasks that other nodes, and the tasks above, depend on.
+    /// Tasks that other nodes, and the tasks above, depend on, and the admin port.
     internal: Vec<JoinHandle<()>>,
 }
 
@@ -109,16 +109,15 @@ impl Node {
         let peer_listener = bind_peers(&config).await?;
         let (broker, data_connections) = open(config, machine, local, peer_listener).await?;
         let broker = Arc::new(broker);
-        let internal = vec![
+        let mut internal = vec![
             tokio::spawn(reconciler::run(Arc::clone(&broker))),
             tokio::spawn(watchdog::run(Arc::clone(&broker))),
             tokio::spawn(repair::run(Arc::clone(&broker))),
             tokio::spawn(peer_server::run(data_connections, Arc::clone(&broker))),
         ];
-        let mut tasks = Vec::new();
         let mut admin_address = None;
         if let Some((listener, address)) = admin {
-            tasks.push(tokio::spawn(admin::run(listener, Arc::clone(&broker))));
+            internal.push(tokio::spawn(admin::run(listener, Arc::clone(&broker))));
             admin_address = Some(address);
             tracing::info!("status page: http://{address}/");
         }
@@ -133,9 +132,11 @@ impl Node {
             let reason = status::not_ready(&broker).unwrap_or("topics are being opened");
             tracing::warn!(reason, "not ready yet");
         }
-        tasks.push(tokio::spawn(server::run(listener, Arc::clone(&broker))));
-        tasks.push(tokio::spawn(cursor::Committer::run(Arc::clone(&broker))));
-        tasks.push(tokio::spawn(retention::run(Arc::clone(&broker))));
+        let tasks = vec![
+            tokio::spawn(server::run(listener, Arc::clone(&broker))),
+            tokio::spawn(cursor::Committer::run(Arc::clone(&broker))),
+            tokio::spawn(retention::run(Arc::clone(&broker))),
+        ];
         let peer_address = broker.metadata.peer_address();
         Ok(Node { broker, address: local, admin_address, peer_address, tasks, internal })
     }

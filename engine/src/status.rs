@@ -178,14 +178,15 @@ impl Totals {
 
 /// Why the node takes no requests now; `None` if it does.
 pub fn not_ready(broker: &Broker) -> Option<&'static str> {
+    // First: a node that stops resigns from Raft as well.
+    if broker.is_leaving() {
+        return Some("the node is being stopped");
+    }
     if broker.metadata.leader().is_none() {
         return Some("no Raft leader is known");
     }
     if !broker.metadata.lease().is_valid() {
         return Some("the lease has run out");
-    }
-    if broker.is_leaving() {
-        return Some("the node is being stopped");
     }
     (!broker.settled.load(Ordering::Relaxed)).then_some("topics are being opened")
 }

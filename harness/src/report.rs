@@ -41,13 +41,14 @@ pub fn sentence_of(dir: &Path) -> Result<String, ReportError> {
     Ok(sentence::headline(&ratios::comparisons(&results.groups())))
 }
 
-/// The headline table as Markdown, for a README.
+/// The headline tables as Markdown, for a README.
 pub fn markdown(dir: &Path) -> Result<String, ReportError> {
     let results = Results::load(dir)?;
-    let comparisons = ratios::comparisons(&results.groups());
+    let groups = results.groups();
+    let comparisons = ratios::comparisons(&groups);
     let mut text = sentence::headline(&comparisons);
     text.push_str("\n\n");
-    text.push_str(&tables::markdown(&comparisons));
+    text.push_str(&tables::markdown(&comparisons, &ratios::kept(&groups)));
     Ok(text)
 }
 
@@ -128,6 +129,7 @@ fn headline(results: &Results, charts: &[Chart], comparisons: &[Comparison], gro
         html.push_str(&tables::ratios(comparisons));
     }
     html.push_str(&tables::steady(results, groups).unwrap_or_default());
+    html.push_str(&tables::topics(&ratios::kept(groups)).unwrap_or_default());
     if tables::has_rocksdb(groups) {
         html.push_str(
             "<p>RocksDB keeps a searchable index of its keys; Walrus, like any log, does not. \

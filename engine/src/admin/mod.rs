@@ -58,13 +58,14 @@ pub async fn listen(host: &str, port: u16) -> io::Result<(TcpListener, SocketAdd
     Ok((listener, address))
 }
 
-/// Serves until the broker stops. What is being answered then is not waited for.
+/// Serves until the broker stops altogether, so that a stop that waits for clients can be seen. What
+/// is being answered then is not waited for.
 pub async fn run(listener: TcpListener, broker: Arc<Broker>) {
     let admin = Arc::new(Admin { cluster: ClusterView::new(Arc::clone(&broker)), broker });
-    let stopping = admin.broker.stopping();
+    let stopped = admin.broker.stopped();
     tokio::select! {
         () = accept(listener, &admin) => {}
-        () = stopping => {}
+        () = stopped => {}
     }
 }
 
@@ -102,7 +103,7 @@ async fn serve(stream: TcpStream, admin: Arc<Admin>) {
     tokio::select! {
         // How it ended is the client's business: a bad request was answered, a lost one is gone.
         _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection) => {}
-        () = admin.broker.stopping() => {}
+        () = admin.broker.stopped() => {}
     }
 }
 

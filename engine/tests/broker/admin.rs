@@ -106,6 +106,51 @@ fn refusal(admin: SocketAddr, request: &str) -> u16 {
     head.split(' ').nth(1).map_or(431, |code| code.parse().expect("a status code"))
 }
 
+/// A client that has just asked is given a second to close; as long, the stop can be watched.
+#[test]
+fn a_node_that_is_being_stopped_says_so_and_is_still_healthy() {
+    let (mut broker, admin) = broker();
+    let mut client = broker.client();
+    assert_eq!(client.call("REGISTER t"), "OK");
+    let mut watcher = TcpStream::connect(admin).expect("connects");
+    watcher.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    let (started, wait) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            started.send(()).expect("the test waits");
+            broker.stop();
+        });
+        wait.recv().expect("the stop begins");
+        while ask(&mut watcher, "/readyz") == "HTTP/1.1 200 OK" {}
+        assert_eq!(ask(&mut watcher, "/healthz"), "HTTP/1.1 200 OK", "it still answers");
+        let (status, _, body) = get(admin, "/readyz");
+        assert_eq!((status, body.as_str()), (503, "not ready: the node is being stopped\n"));
+        drop(client);
+    });
+}
+
+/// Asks on a connection that stays; returns the status line, empty if the connection has ended.
+fn ask(stream: &mut TcpStream, path: &str) -> String {
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: walrus\r\n\r\n").expect("is sent");
+    let mut answer = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        let count = stream.read(&mut chunk).expect("is read");
+        answer.extend_from_slice(&chunk[..count]);
+        let text = String::from_utf8_lossy(&answer);
+        let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| body.len() >= length(head));
+        if whole || count == 0 {
+            return text.lines().next().unwrap_or_default().to_owned();
+        }
+    }
+}
+
+fn length(head: &str) -> usize {
+    let head = head.to_lowercase();
+    let line = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+    line.parse().expect("a number")
+}
+
 #[test]
 fn stopping_the_broker_frees_the_port() {
     let (mut broker, admin) = broker();

@@ -18,7 +18,7 @@ use crate::stats::{Better, Spread, Verdict, paired_ratio};
 pub struct Comparison {
     /// Workload.
     pub workload: String,
-    /// `warm` or `cold` for reads; else empty.
+    /// `warm` or `cold` for reads, the number of topics for scaling; else empty.
     pub phase: String,
     /// What an ack promises.
     pub tier: Tier,
@@ -83,7 +83,7 @@ impl Measure {
 #[derive(Debug, Clone, PartialEq)]
 struct Arena {
     workload: String,
-    phase: &'static str,
+    phase: String,
     tier: Tier,
     deployment: Deployment,
     load: (u32, u32, u64, u64),
@@ -96,7 +96,7 @@ impl Arena {
     fn of(key: &RowKey) -> Self {
         Self {
             workload: key.workload.clone(),
-            phase: key.phase,
+            phase: if key.workload == SCALING { topics(key.topics) } else { key.phase.to_owned() },
             tier: key.tier,
             deployment: key.deployment,
             load: (key.producers, key.topics, key.record_bytes, key.offered_per_s),
@@ -108,12 +108,66 @@ impl Arena {
 }
 
 /// The workloads whose comparisons stand in the table, in its order. Scaling and sizes are
-/// curves: a ratio at each point would say less.
-const WORKLOADS: [&str; 8] =
-    ["writes-burst", "writes", "writes-synced", "latency", "read", "cluster", "failover", "failover-1000"];
+/// curves, where a ratio at each point would say less: of them only the end of many topics is told.
+const WORKLOADS: [&str; 9] =
+    ["writes-burst", "writes", "writes-synced", "latency", "read", SCALING, "cluster", "failover", "failover-1000"];
+const SCALING: &str = "scaling";
+/// Fewer topics than this are not many.
+const MANY_TOPICS: u32 = 100;
 /// Ways to write to Walrus, each of which meets the competitors on its own. The first that fits counts.
 const MODES: [&str; 4] = ["all", "direct", "put", "append"];
 const RIVALS: [&[&str]; 3] = [&["kafka", "kafka-java"], &["rocksdb"], &["upstream"]];
+
+/// What a system keeps of its throughput when the same records go to more topics.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// The row.
+    pub row: String,
+    /// In process or through a socket.
+    pub deployment: Deployment,
+    /// Fewer topics.
+    pub few: u32,
+    /// Records a second to them, median.
+    pub few_median: f64,
+    /// More topics.
+    pub many: u32,
+    /// Records a second to them, median.
+    pub many_median: f64,
+    /// More ÷ fewer, repeat by repeat.
+    pub ratio: Spread,
+}
+
+/// The fewest topics that others are compared with: in a single one all producers meet.
+const FEW_TOPICS: u32 = 10;
+
+/// Each row of `scaling` at each number of topics, against itself at the fewest.
+pub fn kept(groups: &[Group<'_>]) -> Vec<Kept> {
+    let scaling: Vec<&Group<'_>> = groups
+        .iter()
+        .filter(|g| g.key.workload == SCALING && g.key.topics >= FEW_TOPICS && pick::is_system(g))
+        .collect();
+    let with_few = |many: &Group<'_>| {
+        let same = scaling.iter().filter(|few| RowKey { topics: many.key.topics, ..few.key.clone() } == many.key);
+        same.min_by_key(|few| few.key.topics).copied()
+    };
+    scaling.iter().filter_map(|many| kept_of(with_few(many)?, many)).collect()
+}
+
+fn kept_of(few: &Group<'_>, many: &Group<'_>) -> Option<Kept> {
+    if few.key.topics == many.key.topics {
+        return None;
+    }
+    let value = |row: &SummaryRow| Some(row.records_per_s);
+    Some(Kept {
+        row: pick::full_name(&many.key),
+        deployment: many.key.deployment,
+        few: few.key.topics,
+        few_median: few.median_per_s(),
+        many: many.key.topics,
+        many_median: many.median_per_s(),
+        ratio: paired_ratio(&many.repeats(value), &few.repeats(value))?,
+    })
+}
 
 /// Every comparison that the groups allow.
 pub fn comparisons(groups: &[Group<'_>]) -> Vec<Comparison> {
@@ -137,13 +191,27 @@ pub fn comparisons(groups: &[Group<'_>]) -> Vec<Comparison> {
     all
 }
 
-/// Of the latency rates only the one next to half of Kafka's knee is told; the chart has all.
+/// Of the latency rates only the one next to half of Kafka's knee is told, of scaling only the most
+/// topics that more than one system has; the charts have all.
 fn is_told(arena: &Arena, groups: &[&Group<'_>]) -> bool {
+    if arena.workload == SCALING {
+        return many_topics(groups) == Some(arena.load.1);
+    }
     if arena.load_mode != LoadMode::Open || arena.workload != "latency" {
         return true;
     }
     let of_tier: Vec<&Group<'_>> = groups.iter().copied().filter(|g| g.key.tier == arena.tier).collect();
     pick::half_knee(&of_tier).is_none_or(|rate| rate == arena.load.3)
+}
+
+fn many_topics(groups: &[&Group<'_>]) -> Option<u32> {
+    let of_a_rival = groups.iter().filter(|g| !pick::is_walrus(&g.key));
+    of_a_rival.map(|g| g.key.topics).filter(|topics| *topics >= MANY_TOPICS).max()
+}
+
+/// The number of topics in words.
+pub fn topics(count: u32) -> String {
+    format!("{count} topics")
 }
 
 fn in_arena(rows: &[&Group<'_>], arena: &Arena) -> Vec<Comparison> {
@@ -196,7 +264,7 @@ fn compare(
     let ratio = paired_ratio(&ours.repeats(value), &theirs.repeats(value))?;
     Some(Comparison {
         workload: arena.workload.clone(),
-        phase: arena.phase.to_owned(),
+        phase: arena.phase.clone(),
         tier: arena.tier,
         deployment: arena.deployment,
         ours: pick::full_name(&ours.key),

@@ -3,7 +3,7 @@
 use walrus_drivers::Deployment;
 
 use super::html::{Cell, table};
-use super::ratios::{Comparison, Measure};
+use super::ratios::{self, Comparison, Kept, Measure};
 use crate::chart::pick;
 use crate::csv::SummaryRow;
 use crate::results::{Group, Results, RowKey};
@@ -30,8 +30,8 @@ pub fn value(measure: Measure, value: f64) -> String {
 }
 
 /// `3.4 (3.1–3.9)`.
-pub fn ratio(c: &Comparison) -> String {
-    format!("{} ({}–{})", three_digits(c.ratio.median), three_digits(c.ratio.min), three_digits(c.ratio.max))
+pub fn ratio(ratio: &Spread) -> String {
+    format!("{} ({}–{})", three_digits(ratio.median), three_digits(ratio.min), three_digits(ratio.max))
 }
 
 /// Ours against theirs, with the verdict.
@@ -48,7 +48,7 @@ pub fn ratios(comparisons: &[Comparison]) -> String {
                 Cell::text(work(c)),
                 Cell::text(&c.ours),
                 Cell::text(&c.theirs),
-                Cell::number(ratio(c)),
+                Cell::number(ratio(&c.ratio)),
                 Cell::classed(c.verdict.to_string(), class),
                 Cell::number(value(c.measure, c.ours_median)),
                 Cell::number(value(c.measure, c.theirs_median)),
@@ -141,6 +141,34 @@ pub fn steady(results: &Results, groups: &[Group<'_>]) -> Option<String> {
             "Writes that go on, records per second: medians over the repeats; of the second half (steady state) \
              with minimum and maximum.",
             &["System", "Deployment", "#Seconds", "#Whole run", "#Second half"],
+            &rows,
+        )
+    })
+}
+
+/// What systems keep of their throughput when the same records go to more topics.
+pub fn topics(kept: &[Kept]) -> Option<String> {
+    let rows: Vec<Vec<Cell>> = kept
+        .iter()
+        .map(|kept| {
+            vec![
+                Cell::text(&kept.row),
+                Cell::text(pick::deployment_name(kept.deployment)),
+                Cell::number(kept.few.to_string()),
+                Cell::number(human(kept.few_median)),
+                Cell::number(kept.many.to_string()),
+                Cell::number(human(kept.many_median)),
+                Cell::number(ratio(&kept.ratio)),
+                Cell::number(kept.ratio.count.to_string()),
+            ]
+        })
+        .collect();
+    (!rows.is_empty()).then(|| {
+        table(
+            "",
+            "The same records to more topics: records per second (medians), and what remains of them, taken in each \
+             repeat: median (minimum–maximum).",
+            &["System", "Deployment", "#Topics", "#Records/s", "#More topics", "#Records/s", "#Ratio", "#Repeats"],
             &rows,
         )
     })
@@ -258,8 +286,8 @@ pub fn failures(results: &Results) -> Option<String> {
     })
 }
 
-/// The table for a README: the comparisons that the headline is about.
-pub fn markdown(comparisons: &[Comparison]) -> String {
+/// The tables for a README: the comparisons that the headline is about, and what many topics cost.
+pub fn markdown(comparisons: &[Comparison], kept: &[Kept]) -> String {
     let mut text =
         String::from("| work | ours | theirs | ratio: median (min–max) | verdict |\n|---|---|---|---|---|\n");
     for c in comparisons.iter().filter(|c| !c.is_vanilla) {
@@ -270,9 +298,18 @@ pub fn markdown(comparisons: &[Comparison]) -> String {
             value(c.measure, c.ours_median),
             c.theirs,
             value(c.measure, c.theirs_median),
-            ratio(c),
+            ratio(&c.ratio),
             c.verdict
         );
+        text.push_str(&line);
+    }
+    if !kept.is_empty() {
+        text.push_str("\n| more topics | records/s | fewer topics | ratio: median (min–max) |\n|---|---|---|---|\n");
+    }
+    for k in kept {
+        let (many, few) = (human(k.many_median), human(k.few_median));
+        let line =
+            format!("| {}, {} | {many} | {}: {few} | {} |\n", k.row, ratios::topics(k.many), k.few, ratio(&k.ratio));
         text.push_str(&line);
     }
     text

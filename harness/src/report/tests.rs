@@ -260,3 +260,32 @@ fn a_put_that_waits_for_its_flush_meets_only_what_waits_too() {
         assert_eq!(all.iter().any(|c| c.rival == "rocksdb"), are_compared, "{in_flight} in flight");
     }
 }
+
+#[test]
+fn what_remains_with_many_topics_is_told_and_meets_the_rival_there() {
+    let mut f = Fixture::default();
+    for (system, variant, topics, per_s) in [
+        ("walrus", "put-tuned", 1, 9e6),
+        ("walrus", "put-tuned", 10, 2e6),
+        ("walrus", "put-tuned", 1000, 1.5e6),
+        ("walrus", "put-tuned", 10_000, 1e6),
+        ("kafka", "tuned", 10, 5e5),
+        ("kafka", "tuned", 1000, 1e5),
+    ] {
+        f.add(&plain_row("scaling", system, variant, per_s), |row| row.topics = topics);
+    }
+    let results = load(&f);
+    let groups = results.groups();
+    let kept: Vec<(String, u32, u32, f64)> =
+        ratios::kept(&groups).into_iter().map(|k| (k.row, k.few, k.many, round(k.ratio.median))).collect();
+    let walrus = |many, ratio| ("Walrus PUT tuned".to_owned(), 10, many, ratio);
+    assert_eq!(kept, [walrus(1000, 0.75), walrus(10_000, 0.5), ("Kafka tuned".to_owned(), 10, 1000, 0.2)]);
+    let told: Vec<(String, f64)> =
+        ratios::comparisons(&groups).into_iter().map(|c| (c.phase, round(c.ratio.median))).collect();
+    assert_eq!(told, [("1000 topics".to_owned(), 15.0)], "Kafka was not asked for 10,000");
+}
+
+/// Rates vary a little from repeat to repeat, alike in all rows.
+fn round(ratio: f64) -> f64 {
+    (ratio * 100.0).round() / 100.0
+}
