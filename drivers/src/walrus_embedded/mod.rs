@@ -91,7 +91,9 @@ impl StoreSession {
 }
 
 impl Session for StoreSession {
+    /// Their files, as the broker does it for a new topic.
     fn create_topics(&self) -> Result<(), DriverError> {
+        self.chains.iter().for_each(|chain| chain.last().1.make_file_ahead());
         Ok(())
     }
 
