@@ -150,16 +150,24 @@ where
     chosen
 }
 
+/// How many repeats a row must have to stand beside these: half of the most. One more or less may have
+/// failed; a row that was run once is no match for the others' medians.
+pub(crate) fn often(groups: &[&Group<'_>]) -> usize {
+    groups.iter().map(|g| g.rows.len()).max().unwrap_or(0).div_ceil(2)
+}
+
 /// The original has rows for each of its backends; only the best of a class of records in flight
 /// is shown.
 pub(crate) fn keep_best_original<'g, 'a>(groups: &[&'g Group<'a>]) -> Vec<&'g Group<'a>> {
     let is_original = |g: &Group<'_>| g.key.system == "upstream";
+    let originals: Vec<&Group<'_>> = groups.iter().copied().filter(|g| is_original(g)).collect();
+    let often = often(&originals);
     let beaten = |group: &Group<'_>| {
         is_original(group)
-            && groups.iter().any(|rival| {
-                is_original(rival)
+            && originals.iter().any(|rival| {
+                rival.rows.len() >= often
                     && rival.key.is_one_in_flight() == group.key.is_one_in_flight()
-                    && rival.median_per_s() > group.median_per_s()
+                    && (rival.median_per_s() > group.median_per_s() || group.rows.len() < often)
             })
     };
     groups.iter().copied().filter(|g| !beaten(g)).collect()

@@ -286,14 +286,17 @@ fn mode_of(key: &RowKey) -> &'static str {
 }
 
 /// The best row by median: among rows with default settings only, or among all, as default
-/// settings may turn out to be the better ones.
+/// settings may turn out to be the better ones. A row that was run far less often than others shows
+/// no difference, so it counts only where there is no other.
 fn best<'g, 'a: 'g>(
     rows: impl Iterator<Item = &'g &'g Group<'a>>,
     measure: Measure,
     is_vanilla: bool,
 ) -> Option<&'g Group<'a>> {
-    rows.copied()
-        .filter(|g| !is_vanilla || g.key.has("vanilla"))
+    let rows: Vec<&Group<'_>> = rows.copied().filter(|g| !is_vanilla || g.key.has("vanilla")).collect();
+    let often = pick::often(&rows);
+    rows.into_iter()
+        .filter(|g| g.rows.len() >= often)
         .filter_map(|g| Some((g, g.spread(|row| measure.of(row))?.median)))
         .max_by(|(_, a), (_, b)| match measure.better() {
             Better::Higher => a.total_cmp(b),

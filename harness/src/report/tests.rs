@@ -285,6 +285,19 @@ fn what_remains_with_many_topics_is_told_and_meets_the_rival_there() {
     assert_eq!(told, [("1000 topics".to_owned(), 15.0)], "Kafka was not asked for 10,000");
 }
 
+#[test]
+fn a_row_that_was_run_once_does_not_take_the_place_of_one_with_repeats() {
+    let mut f = duel(|_| {});
+    f.add(&plain_row("writes-burst", "kafka", "tuned-idempotent", 600_000.0), |_| {});
+    let told = |f: &Fixture| ratios::comparisons(&load(f).groups()).remove(0);
+    assert!(told(&f).theirs.contains("idempotent"), "the better one");
+    f.summary.pop();
+    assert!(told(&f).theirs.contains("idempotent"), "one repeat has failed");
+    f.summary.truncate(f.summary.len() - 2);
+    let comparison = told(&f);
+    assert_eq!((comparison.theirs.as_str(), comparison.verdict), ("Kafka tuned", Verdict::Faster));
+}
+
 /// Rates vary a little from repeat to repeat, alike in all rows.
 fn round(ratio: f64) -> f64 {
     (ratio * 100.0).round() / 100.0
