@@ -46,13 +46,13 @@ fn append_lists(segment: &Segment, lists: &[(Vec<u8>, u64)]) {
     segment.wait_watermark_blocking(RECORDS).expect("the disk takes the records");
 }
 
-fn lists_of(records: &[&[u8]]) -> Vec<(Vec<u8>, u64)> {
+fn lists_of(records: &[&[u8]], count: usize) -> Vec<(Vec<u8>, u64)> {
     let list_of = |group: &[&[u8]]| {
         let mut list = Vec::new();
         group.iter().for_each(|record| put_record(&mut list, record));
         (list, group.len() as u64)
     };
-    records.chunks(300).map(list_of).collect()
+    records.chunks(count).map(list_of).collect()
 }
 
 fn appends(criterion: &mut Criterion) {
@@ -82,17 +82,19 @@ fn appends(criterion: &mut Criterion) {
             );
         });
     }
-    let lists = lists_of(&records);
-    group.bench_function("page-cache, lists", |bencher| {
-        bencher.iter_batched(
-            || fresh(Tier::PageCache),
-            |segment| {
-                append_lists(&segment, &lists);
-                segment
-            },
-            BatchSize::PerIteration,
-        );
-    });
+    for (name, count) in [("page-cache, lists", 300), ("page-cache, lists of 23 KB", 30)] {
+        let lists = lists_of(&records, count);
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched(
+                || fresh(Tier::PageCache),
+                |segment| {
+                    append_lists(&segment, &lists);
+                    segment
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
     group.finish();
 }
 
