@@ -1,10 +1,11 @@
 //! A small load loop for working on a driver: no verification, no ceilings, one number.
 //! `measure SYSTEM [words=tuned,batch] [tier=synced] [seconds=3] [topics=10] [producers=10]
-//! [window=4194304|one] [table=tuned] [read] [key=value …]`; use the harness for figures to quote.
+//! [window=4194304|one] [table=tuned] [read] [warm_gib=5] [key=value …]`; use the harness for figures to quote.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,7 @@ fn main() {
     let dir = PathBuf::from(get("dir", "/tmp/measure-data"));
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
-    let own = ["words", "tier", "seconds", "topics", "producers", "window", "table", "dir"];
+    let own = ["words", "tier", "seconds", "topics", "producers", "window", "table", "dir", "warm_gib"];
     let mut settings = table(&name, &get("table", ""), &get("words", ""));
     for (key, value) in pairs.iter().filter(|(key, _)| !own.contains(&key.as_str())) {
         let parsed: toml::Table =
@@ -63,6 +64,7 @@ fn main() {
     let session = system.open(&setup).unwrap();
     session.create_topics().unwrap();
     let seconds: f64 = get("seconds", "3").parse().unwrap();
+    warm_page_cache(&dir, get("warm_gib", "5").parse().unwrap());
     let records = load(&*session, &setup, Duration::from_secs_f64(seconds));
     if args.iter().any(|arg| arg == "read") {
         read(&*session, &setup, records);
@@ -100,6 +102,15 @@ fn table(system: &str, name: &str, words: &str) -> toml::Table {
         }
     }
     table
+}
+
+/// Has the host back the pages that the page cache will use, as the harness does right before a run.
+fn warm_page_cache(dir: &Path, gib: u64) {
+    let path = dir.join("warm-up");
+    std::fs::File::create(&path).unwrap().set_len(gib << 30).unwrap();
+    let (mut file, mut chunk) = (std::fs::File::open(&path).unwrap(), vec![0; 1 << 20]);
+    while file.read(&mut chunk).unwrap() > 0 {}
+    std::fs::remove_file(&path).unwrap();
 }
 
 fn load(session: &dyn Session, setup: &Setup, duration: Duration) -> u64 {

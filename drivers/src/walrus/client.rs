@@ -12,8 +12,9 @@ use super::routed::{Route, RoutedProducer};
 use crate::settings::Settings;
 use crate::{Consumer, DriverError, Producer, Session, Setup, Tier};
 
-/// How long the broker holds a `FETCH` at the tail back.
-const FETCH_WAIT: Duration = Duration::from_millis(100);
+/// How long the broker holds a `FETCH` at the tail back. Who reads a thousand topics back waits so long at the
+/// end of each.
+const FETCH_WAIT: Duration = Duration::from_millis(20);
 
 /// The options of the client, read once.
 pub(crate) struct ClientSession {

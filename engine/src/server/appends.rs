@@ -17,9 +17,10 @@ use crate::protocol::{ErrorCode, Records, TopicSettings};
 use crate::store::Take;
 
 /// Bytes that are read before replies are looked at again, if they are for many topics.
-const GATHER_BYTES_MAX: usize = 2 << 20;
-/// Appends that are larger than this on average gain nothing from waiting for more.
-const APPEND_BYTES_SMALL: usize = 8 << 10;
+const GATHER_BYTES_MAX: usize = 4 << 20;
+/// Appends that are larger than this on average gain little from waiting for more. (A write into the page
+/// cache costs some microseconds, whatever its size, and more for each page that it begins.)
+const APPEND_BYTES_SMALL: usize = 32 << 10;
 
 /// What was read since replies were last looked at. Whoever looks at replies has what is pending
 /// written, with a system call for each topic; so small appends to many topics wait for more.
@@ -222,7 +223,8 @@ mod tests {
         let gathered = |bytes, appends| Gathered { bytes, appends };
         assert!(!gathered(0, 0).wants_more(), "nothing was read: replies come first");
         assert!(gathered(256 << 10, 1000).wants_more(), "a few records for each of many topics");
-        assert!(!gathered(256 << 10, 10).wants_more(), "each append is worth a write");
+        assert!(gathered(256 << 10, 10).wants_more(), "a few dozen records for each of some topics");
+        assert!(!gathered(256 << 10, 8).wants_more(), "each append is worth a write");
         assert!(!gathered(GATHER_BYTES_MAX, 1_000_000).wants_more(), "replies may not wait for ever");
     }
 }

@@ -10,13 +10,20 @@ use std::sync::{Arc, MutexGuard};
 use super::Appended;
 use super::appender;
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, Crc, DATA_START};
+use super::pool::Pool;
 use super::segment::Inner;
 use super::state::State;
 use crate::clock::now_ms;
 
-/// From here on a write costs less than a copy and a share of a later write, if the memory that is
-/// copied to is not in the processor's cache: that is so with many topics, and with one that all write to.
-pub(super) const BYTES_MIN: usize = 16 * 1024;
+/// From here on a write of its own costs less than a copy and a share of a later, larger write.
+const BYTES_MIN: usize = 32 * 1024;
+/// The same if the copy would go to cold memory: that is so while many topics have something pending.
+const CROWDED_BYTES_MIN: usize = 16 * 1024;
+
+/// Is a list of so many bytes worth a write of its own?
+pub(super) fn is_worth_it(bytes: usize, pool: &Pool) -> bool {
+    bytes >= BYTES_MIN || bytes >= CROWDED_BYTES_MIN && pool.is_crowded()
+}
 
 /// Gives the records of `list` the next indices and writes them here and now. How the write went
 /// shows in the watermark, or in the segment's failure.
@@ -63,5 +70,21 @@ fn settle(segment: &Arc<Inner>, position: u64, bytes: u64, records: std::ops::Ra
             }
         }
         Err(error) => segment.fail_write(&error, "writing"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn smaller_lists_are_worth_a_write_only_while_much_is_pending() {
+        let pool = Pool::new(16 << 20);
+        assert!(is_worth_it(BYTES_MIN, &pool) && !is_worth_it(BYTES_MIN - 1, &pool));
+        let mut pending = Vec::new();
+        assert!(pool.take(pool.max_request(), &mut pending), "half of the pool is free");
+        assert!(is_worth_it(CROWDED_BYTES_MIN, &pool) && !is_worth_it(CROWDED_BYTES_MIN - 1, &pool));
+        pool.give_back(&mut pending);
+        assert!(!is_worth_it(CROWDED_BYTES_MIN, &pool), "nothing is pending any more");
     }
 }

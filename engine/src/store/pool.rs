@@ -4,7 +4,7 @@
 //! nothing, and a full pool is the backpressure that producers feel.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::StoreError;
 use super::waiters::Waiters;
@@ -13,6 +13,10 @@ use super::waiters::Waiters;
 /// enough that a full batch of 1 MiB is written with 32 of them.
 pub const CHUNK_BYTES: usize = 32 * 1024;
 
+/// With more than this lent, chunks that come back are not in the processor's cache any more when they are
+/// lent again.
+const CACHED_BYTES: usize = 4 << 20;
+
 /// A piece of a batch buffer.
 pub type Chunk = Box<[u8]>;
 
@@ -20,6 +24,8 @@ pub type Chunk = Box<[u8]>;
 #[derive(Debug)]
 pub struct Pool {
     inner: Mutex<Free>,
+    /// Chunks that are lent; changes under the lock of `inner`.
+    lent: AtomicUsize,
     waiters: Waiters,
     /// Somebody has asked for space since chunks last came back.
     awaited: AtomicBool,
@@ -30,7 +36,6 @@ pub struct Pool {
 struct Free {
     // Last in, first out: the chunk that was used last is the one still in the CPU's cache.
     chunks: Vec<Chunk>,
-    lent: usize,
     // The largest request that was refused since the last one that was granted.
     refused: usize,
 }
@@ -40,7 +45,8 @@ impl Pool {
     pub fn new(bytes: usize) -> Self {
         let total = (bytes / CHUNK_BYTES).max(4);
         Pool {
-            inner: Mutex::new(Free { chunks: Vec::new(), lent: 0, refused: 0 }),
+            inner: Mutex::new(Free { chunks: Vec::new(), refused: 0 }),
+            lent: AtomicUsize::new(0),
             waiters: Waiters::default(),
             awaited: AtomicBool::new(false),
             total,
@@ -67,12 +73,12 @@ impl Pool {
             return true;
         }
         let mut free = lock(&self.inner);
-        if free.lent + count > self.total {
+        if self.lent() + count > self.total {
             free.refused = free.refused.max(count);
             return false;
         }
         free.refused = 0;
-        free.lent += count;
+        self.lent.fetch_add(count, Ordering::Relaxed);
         for _ in 0..count {
             into.push(free.chunks.pop().unwrap_or_else(|| vec![0; CHUNK_BYTES].into_boxed_slice()));
         }
@@ -85,7 +91,7 @@ impl Pool {
             return;
         }
         let mut free = lock(&self.inner);
-        free.lent -= chunks.len();
+        self.lent.fetch_sub(chunks.len(), Ordering::Relaxed);
         free.chunks.append(chunks);
         drop(free);
         self.awaited.store(false, Ordering::SeqCst);
@@ -94,7 +100,9 @@ impl Pool {
 
     /// So many lent chunks will never come back: others take their places.
     pub fn write_off(&self, count: usize) {
-        lock(&self.inner).lent -= count;
+        let free = lock(&self.inner);
+        self.lent.fetch_sub(count, Ordering::Relaxed);
+        drop(free);
         self.waiters.wake_all();
     }
 
@@ -104,7 +112,16 @@ impl Pool {
     pub fn has_space(&self) -> bool {
         self.awaited.store(true, Ordering::SeqCst);
         let free = lock(&self.inner);
-        free.lent + free.refused.max(self.total / 8) <= self.total
+        self.lent() + free.refused.max(self.total / 8) <= self.total
+    }
+
+    /// So much is lent that what is copied into a chunk goes to cold memory.
+    pub fn is_crowded(&self) -> bool {
+        self.lent() * CHUNK_BYTES > CACHED_BYTES
+    }
+
+    fn lent(&self) -> usize {
+        self.lent.load(Ordering::Relaxed)
     }
 
     /// Somebody may wait for chunks, so whatever is pending is to be written, whoever it belongs to.

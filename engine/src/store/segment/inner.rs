@@ -70,7 +70,7 @@ impl Inner {
     /// May a list of so many bytes go to the file from where it lies? Only if nothing is before it,
     /// if no other node wants to have it too, and if it is worth a write of its own.
     pub(super) fn may_write_directly(&self, state: &State, bytes: usize) -> bool {
-        bytes >= direct::BYTES_MIN
+        direct::is_worth_it(bytes, &self.shared.pool)
             && self.spec.tier == Tier::PageCache
             && self.observer.is_none()
             && !state.in_flight
