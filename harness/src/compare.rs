@@ -122,7 +122,7 @@ fn warnings(before: &Results, after: &Results) -> Vec<String> {
     for results in [before, after] {
         let failed = results.failed().count();
         if failed > 0 {
-            all.push(format!("{}: {failed} rows failed and are left out", results.dir.display()));
+            all.push(format!("{}: rows that failed and are left out: {failed}", results.dir.display()));
         }
     }
     all

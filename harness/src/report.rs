@@ -98,7 +98,7 @@ fn opening(results: &Results, sentence: &str) -> String {
         push(
             &mut html,
             format_args!(
-                "<p class=\"warning\">{failed} of {} rows failed and count nowhere: \
+                "<p class=\"warning\">Rows that failed count nowhere: {failed} of {}, \
              <a href=\"#failed\">see which and why</a>.</p>\n",
                 results.rows.len()
             ),

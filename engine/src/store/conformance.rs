@@ -127,9 +127,11 @@ mod copies;
 mod faults;
 mod files;
 mod lists;
+mod memory;
 use copies::*;
 use files::*;
 use lists::*;
+use memory::*;
 
 on_every_backend!(
     appended_records_are_read_back,
@@ -156,6 +158,8 @@ on_every_backend!(
     removed_segments_are_gone,
     a_second_process_and_another_version_are_refused,
     many_topics_share_a_small_pool,
+    thousands_of_topics_have_records_pending_at_once,
+    a_batch_of_more_pieces_than_the_kernel_takes_is_written,
     reads_start_anywhere_and_keep_their_limits,
     a_copy_is_the_same_bytes,
     only_the_next_index_of_this_segment_is_taken,
@@ -401,26 +405,6 @@ fn a_second_process_and_another_version_are_refused(config: StoreConfig) {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("\"format_version\": 1", "\"format_version\": 2")).unwrap();
     assert!(matches!(Store::open(config), Err(StoreError::Version { found: 2, wanted: 1, .. })));
-}
-
-fn many_topics_share_a_small_pool(config: StoreConfig) {
-    let store = Store::open(StoreConfig { pool_bytes: 512 * 1024, ..config }).unwrap();
-    let segments: Vec<Segment> = (0..100).map(|topic| store.create(spec(topic, Tier::PageCache))).collect();
-    std::thread::scope(|scope| {
-        for half in segments.chunks(50) {
-            scope.spawn(move || {
-                for round in 0..20 {
-                    for segment in half {
-                        append(segment, round * 10..(round + 1) * 10);
-                    }
-                }
-            });
-        }
-    });
-    for segment in &segments {
-        segment.wait_watermark_blocking(200).unwrap();
-        expect(segment, 0..200);
-    }
 }
 
 fn reads_start_anywhere_and_keep_their_limits(config: StoreConfig) {

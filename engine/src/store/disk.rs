@@ -7,6 +7,9 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 
+/// The kernel takes no more pieces than this in one call (`UIO_MAXIOV`).
+pub const PIECES_MAX: usize = 1024;
+
 /// A disk. Positions and lengths in bytes. All calls block.
 pub trait Disk: Send + Sync + std::fmt::Debug {
     /// Writes all of `pieces` at `position`; with `synced`, returns only after they were flushed
@@ -107,9 +110,6 @@ mod sys {
         }
     }
 
-    /// The kernel takes no more pieces than this in one call (`UIO_MAXIOV`).
-    const PIECES_MAX: usize = 1024;
-
     /// Reads into fresh memory that nobody filled with zeros first: the kernel fills it.
     pub(super) fn read_new(file: &File, position: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes: Vec<u8> = Vec::with_capacity(length);
@@ -143,7 +143,7 @@ mod sys {
         synced: bool,
     ) -> io::Result<usize> {
         let flags = if synced { libc::RWF_DSYNC } else { 0 };
-        let count = pieces.len().min(PIECES_MAX) as libc::c_int;
+        let count = pieces.len().min(super::PIECES_MAX) as libc::c_int;
         // SAFETY: `IoSlice` is ABI-compatible with `iovec`; the slices outlive the call, which
         // reads `count` of them.
         let done =
@@ -158,7 +158,7 @@ mod sys {
         pieces: &[IoSlice<'_>],
         synced: bool,
     ) -> io::Result<usize> {
-        let count = pieces.len().min(PIECES_MAX) as libc::c_int;
+        let count = pieces.len().min(super::PIECES_MAX) as libc::c_int;
         // SAFETY: as above.
         let done = unsafe { libc::pwritev(file.as_raw_fd(), pieces.as_ptr().cast(), count, position as libc::off_t) };
         let done = usize::try_from(done).map_err(|_| io::Error::last_os_error())?;

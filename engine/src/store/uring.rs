@@ -12,6 +12,7 @@ use io_uring::{IoUring, opcode, types};
 
 use super::Shared;
 use super::appender::{Write, complete, prepare, write_next};
+use super::disk::PIECES_MAX;
 
 /// Writes in flight at once; more wait in the queue.
 const IN_FLIGHT_MAX: usize = 64;
@@ -125,7 +126,9 @@ impl Writer {
     fn submit(&mut self, slot: usize) {
         let Some(InFlight { write, pieces, written }) = &self.slots[slot] else { return };
         let flags = if write.is_synced() { libc::RWF_DSYNC } else { 0 };
-        let entry = opcode::Writev::new(types::Fd(write.file.as_raw_fd()), pieces.as_ptr(), pieces.len() as u32)
+        // More would be refused; what is left goes on as after a short write.
+        let count = pieces.len().min(PIECES_MAX) as u32;
+        let entry = opcode::Writev::new(types::Fd(write.file.as_raw_fd()), pieces.as_ptr(), count)
             .offset(write.position + *written as u64)
             .rw_flags(flags)
             .build()

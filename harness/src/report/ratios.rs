@@ -195,7 +195,7 @@ pub fn comparisons(groups: &[Group<'_>]) -> Vec<Comparison> {
 /// topics that more than one system has; the charts have all.
 fn is_told(arena: &Arena, groups: &[&Group<'_>]) -> bool {
     if arena.workload == SCALING {
-        return many_topics(groups) == Some(arena.load.1);
+        return many_topics(groups, arena.deployment) == Some(arena.load.1);
     }
     if arena.load_mode != LoadMode::Open || arena.workload != "latency" {
         return true;
@@ -204,8 +204,8 @@ fn is_told(arena: &Arena, groups: &[&Group<'_>]) -> bool {
     pick::half_knee(&of_tier).is_none_or(|rate| rate == arena.load.3)
 }
 
-fn many_topics(groups: &[&Group<'_>]) -> Option<u32> {
-    let of_a_rival = groups.iter().filter(|g| !pick::is_walrus(&g.key));
+fn many_topics(groups: &[&Group<'_>], deployment: Deployment) -> Option<u32> {
+    let of_a_rival = groups.iter().filter(|g| g.key.deployment == deployment && !pick::is_walrus(&g.key));
     of_a_rival.map(|g| g.key.topics).filter(|topics| *topics >= MANY_TOPICS).max()
 }
 
