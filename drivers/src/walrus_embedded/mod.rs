@@ -7,6 +7,7 @@
 mod chain;
 mod unpark;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -103,6 +104,7 @@ impl Session for StoreSession {
             writing: self.chains.iter().map(Chain::last).collect(),
             send_and_wait: self.send_and_wait,
             waiting: VecDeque::with_capacity(1024),
+            first_ticket: 0,
         }))
     }
 
@@ -115,10 +117,10 @@ impl Session for StoreSession {
 
 /// Records of consecutive tickets at consecutive indices of one segment, not yet acknowledged.
 struct Run {
-    segment: Segment,
     topic: usize,
+    /// Of the segment in the topic's chain.
+    position: usize,
     first_index: u64,
-    first_ticket: u64,
     count: u64,
 }
 
@@ -127,53 +129,58 @@ struct StoreProducer<'s> {
     /// The open segment of each topic, as far as this producer knows.
     writing: Vec<(usize, Segment)>,
     send_and_wait: bool,
+    /// In the order of their tickets, with none missing.
     waiting: VecDeque<Run>,
+    /// Ticket of the first that waits.
+    first_ticket: u64,
 }
 
 impl StoreProducer<'_> {
-    fn remember(&mut self, topic: usize, segment_changed: bool, index: u64, ticket: u64) {
-        if let Some(run) = self.waiting.back_mut()
-            && !segment_changed
-            && run.topic == topic
-            && run.first_index + run.count == index
-            && run.first_ticket + run.count == ticket
-        {
-            run.count += 1;
-            return;
+    fn remember(&mut self, topic: usize, index: u64) {
+        let position = self.writing[topic].0;
+        match self.waiting.back_mut() {
+            Some(run) if (run.topic, run.position, run.first_index + run.count) == (topic, position, index) => {
+                run.count += 1;
+            }
+            _ => self.waiting.push_back(Run { topic, position, first_index: index, count: 1 }),
         }
-        let segment = self.writing[topic].1.clone();
-        self.waiting.push_back(Run { segment, topic, first_index: index, first_ticket: ticket, count: 1 });
+    }
+
+    fn segment(&self, run: &Run) -> Cow<'_, Segment> {
+        match &self.writing[run.topic] {
+            (position, segment) if *position == run.position => Cow::Borrowed(segment),
+            _ => Cow::Owned(self.chains[run.topic].segment(run.position)),
+        }
     }
 
     /// Acknowledges, from the oldest on, what has passed its watermark.
     fn collect(&mut self, acks: &mut Vec<Ack>) {
-        while let Some(run) = self.waiting.front_mut() {
-            let durable = run.segment.watermark().saturating_sub(run.first_index).min(run.count);
-            if durable == 0 {
-                return;
-            }
-            acks.push(Ack { first_ticket: run.first_ticket, count: durable, ok: true });
-            run.first_index += durable;
-            run.first_ticket += durable;
-            run.count -= durable;
-            if run.count > 0 {
-                return;
+        let mut count = 0;
+        while let Some(run) = self.waiting.front() {
+            let durable = self.segment(run).watermark().saturating_sub(run.first_index).min(run.count);
+            count += durable;
+            if durable < run.count {
+                self.waiting[0].first_index += durable;
+                self.waiting[0].count -= durable;
+                break;
             }
             self.waiting.pop_front();
+        }
+        if count > 0 {
+            acks.push(Ack { first_ticket: self.first_ticket, count, ok: true });
+            self.first_ticket += count;
         }
     }
 }
 
 impl Producer for StoreProducer<'_> {
-    fn send(&mut self, topic: usize, ticket: u64, record: &[u8]) -> Result<(), DriverError> {
+    fn send(&mut self, topic: usize, _ticket: u64, record: &[u8]) -> Result<(), DriverError> {
         let (position, segment) = &mut self.writing[topic];
-        let mut segment_changed = false;
         let appended = loop {
             match segment.append_blocking(&[record], walrus_engine::store::Take::UpToLimit) {
                 Ok(appended) if appended.count == 1 => break appended,
                 Ok(_) | Err(StoreError::Closed) => {
                     (*position, *segment) = self.chains[topic].roll_over(*position)?;
-                    segment_changed = true;
                 }
                 Err(error) => return Err(failed(error)),
             }
@@ -181,7 +188,7 @@ impl Producer for StoreProducer<'_> {
         if self.send_and_wait {
             segment.wait_watermark_blocking(appended.first_index + 1).map_err(failed)?;
         }
-        self.remember(topic, segment_changed, appended.first_index, ticket);
+        self.remember(topic, appended.first_index);
         Ok(())
     }
 
@@ -192,7 +199,7 @@ impl Producer for StoreProducer<'_> {
             return Ok(());
         }
         if let Some(run) = self.waiting.front() {
-            wait_watermark(&run.segment, run.first_index + 1, wait).map_err(failed)?;
+            wait_watermark(&self.segment(run), run.first_index + 1, wait).map_err(failed)?;
             self.collect(acks);
         }
         Ok(())
