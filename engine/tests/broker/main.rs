@@ -12,7 +12,6 @@ mod cursors;
 mod damage;
 mod disk_full;
 mod fetch;
-mod idle_connections;
 mod killed;
 mod large_replies;
 mod lifecycle;

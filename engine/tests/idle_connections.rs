@@ -1,6 +1,11 @@
-//! Ten thousand connections that do nothing cost next to nothing.
+//! Ten thousand connections that do nothing cost next to nothing. A program of its own: it takes nearly
+//! all descriptors that a process may have, and counts the memory of the whole process.
 
-use crate::support::{Raw, TestBroker, frame};
+#[expect(dead_code, reason = "shared with the broker's other tests, which use all of it")]
+#[path = "broker/support.rs"]
+mod support;
+
+use support::{Raw, TestBroker, frame};
 
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/statm").expect("Linux");
