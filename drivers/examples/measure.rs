@@ -115,12 +115,13 @@ fn warm_page_cache(dir: &Path, gib: u64) {
 
 fn load(session: &dyn Session, setup: &Setup, duration: Duration) -> u64 {
     let (records, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+    let pool: Vec<u8> = (0..1 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let start = Instant::now();
     std::thread::scope(|scope| {
         for id in 0..setup.producers {
-            let (records, bytes) = (&records, &bytes);
+            let (records, bytes, pool) = (&records, &bytes, &pool);
             scope.spawn(move || {
-                let (r, b) = lane(session, setup, id, start + duration);
+                let (r, b) = lane(session, setup, pool, id, start + duration);
                 records.fetch_add(r, Ordering::Relaxed);
                 bytes.fetch_add(b, Ordering::Relaxed);
             });
@@ -139,8 +140,7 @@ fn load(session: &dyn Session, setup: &Setup, duration: Duration) -> u64 {
     records
 }
 
-fn lane(session: &dyn Session, setup: &Setup, id: u32, end: Instant) -> (u64, u64) {
-    let pool: Vec<u8> = (0..1 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+fn lane(session: &dyn Session, setup: &Setup, pool: &[u8], id: u32, end: Instant) -> (u64, u64) {
     let size = |ticket: u64| 500 + (ticket.wrapping_mul(7919) % 525) as usize;
     let mut producer = session.producer(id).unwrap();
     let my_topics: Vec<usize> =

@@ -131,7 +131,7 @@ impl Queue {
 }
 
 /// Whoever appends writes batches of this size itself; smaller ones are left to grow.
-pub(super) const WRITE_HERE_BYTES_MIN: usize = 128 * 1024;
+pub(super) const WRITE_HERE_BYTES_MIN: usize = 256 * 1024;
 /// A write into the page cache that sleeps and takes longer was held back by the kernel.
 const SLOW_WRITE: Duration = Duration::from_millis(5);
 /// For so long after one, batches are left to the store's threads.

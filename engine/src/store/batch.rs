@@ -4,15 +4,16 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, Crc, RECORD_PREFIX_BYTES};
-use super::pool::{CHUNK_BYTES, Chunk, Pool};
+use super::pool::{CHUNK_BYTES, Pool};
+use super::region::Chunk;
 use crate::types::Tier;
 
 /// A batch takes no more appends once it holds this much. One append is never split, so a batch
-/// can be larger. Measured with ten topics: 256 KiB are written while they are still in the CPU's
-/// cache (1.76 M records/s, against 1.45 M with 1 MiB); a flush costs the same for any size.
+/// can be larger. In the page cache it is twice what makes an append write it: the kernel takes large
+/// writes in large folios (docs/decisions/004). A flush costs the same for any size.
 fn batch_bytes_max(tier: Tier) -> usize {
     match tier {
-        Tier::PageCache => 256 * 1024,
+        Tier::PageCache => 512 * 1024,
         Tier::Synced => 1024 * 1024,
     }
 }

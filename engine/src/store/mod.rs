@@ -40,6 +40,7 @@ mod journal;
 mod pool;
 mod reader;
 mod recovery;
+mod region;
 mod segment;
 mod state;
 #[cfg(feature = "sim")]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use super::StoreError;
+use super::region::{Chunk, Region};
 use super::waiters::Waiters;
 
 /// Bytes of one chunk: the least memory of a topic that has unwritten records, so small enough that
@@ -19,9 +20,6 @@ pub const CHUNK_BYTES: usize = 8 * 1024;
 /// With more than this lent, chunks that come back are not in the processor's cache any more when they are
 /// lent again.
 const CACHED_BYTES: usize = 4 << 20;
-
-/// A piece of a batch buffer.
-pub type Chunk = Box<[u8]>;
 
 /// The pool.
 #[derive(Debug)]
@@ -39,6 +37,8 @@ pub struct Pool {
 struct Free {
     // Last in, first out: the chunk that was used last is the one still in the CPU's cache.
     chunks: Vec<Chunk>,
+    // Where a chunk comes from when none is free.
+    region: Region,
     // The largest request that was refused since the last one that was granted.
     refused: usize,
 }
@@ -48,7 +48,7 @@ impl Pool {
     pub fn new(bytes: usize) -> Self {
         let total = (bytes / CHUNK_BYTES).max(4);
         Pool {
-            inner: Mutex::new(Free { chunks: Vec::new(), refused: 0 }),
+            inner: Mutex::new(Free { chunks: Vec::new(), region: Region::new(total), refused: 0 }),
             lent: AtomicUsize::new(0),
             waiters: Waiters::default(),
             awaited: AtomicBool::new(false),
@@ -83,7 +83,8 @@ impl Pool {
         free.refused = 0;
         self.lent.fetch_add(count, Ordering::Relaxed);
         for _ in 0..count {
-            into.push(free.chunks.pop().unwrap_or_else(|| vec![0; CHUNK_BYTES].into_boxed_slice()));
+            let chunk = free.chunks.pop().unwrap_or_else(|| free.region.cut());
+            into.push(chunk);
         }
         true
     }
