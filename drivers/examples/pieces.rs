@@ -1,7 +1,8 @@
 //! The floor below any store that gathers records by topic: what the page cache costs by the size of the writes.
 //! Threads copy records of 768 bytes in turn into a buffer for each of their files, and write a buffer that is full.
 //! `pieces [files=1000] [piece=43008] [mib=2400] [threads=2] [dir=/tmp/pieces-data] [aligned] [copy]`: `aligned` writes
-//! pieces that begin and end at multiples of `piece`, `copy` writes nothing. Nothing is verified: see `harness` for that.
+//! pieces that begin and end at multiples of `piece`, `copy` writes nothing. `dir` must not be there yet. Nothing is verified: see
+//! `harness` for that.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
@@ -39,7 +40,10 @@ fn main() {
         aligned: args.iter().any(|arg| arg == "aligned"),
         copy_only: args.iter().any(|arg| arg == "copy"),
     };
-    std::fs::create_dir_all(&plan.dir).unwrap();
+    assert!(plan.files >= plan.threads && plan.threads > 0, "each thread needs a file");
+    assert!(plan.piece_bytes >= RECORD_BYTES, "a piece holds at least a record of {RECORD_BYTES} bytes");
+    // It is removed at the end, so it must be ours.
+    std::fs::create_dir(&plan.dir).expect("`dir` is made and removed: it must not be there yet");
     warm_page_cache(&plan.dir, plan.total_bytes as u64);
     let start = Barrier::new(plan.threads + 1);
     let seconds = std::thread::scope(|scope| {
