@@ -194,6 +194,7 @@ pub(super) fn prepare(segment: Arc<Inner>) -> Option<Write> {
             epoch: segment.spec.epoch,
             base_index: batch.base_index,
             count: 0,
+            filler: 0,
             timestamp_ms: now_ms(),
         });
     }

@@ -18,6 +18,9 @@ fn batch_bytes_max(tier: Tier) -> usize {
     }
 }
 
+/// At most so many zeros end a batch: less than a page of the page cache.
+pub(super) const FILLER_BYTES_MAX: usize = 4095;
+
 /// Records on their way to the disk, and to the replicas. Its memory goes back to the pool when
 /// the last of them has let go of it.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Batch {
     /// Made of batches that were closed elsewhere: nothing is added or summed up here.
     raw: bool,
     used: usize,
+    /// Zeros behind the last record, once it is filled up: then nothing more is added.
+    filler: Option<u32>,
     /// Of the records up to `checked`: chunks are summed up as they fill, while they are in the
     /// CPU's cache.
     crc: Crc,
@@ -40,11 +45,13 @@ pub struct Batch {
 impl Batch {
     /// An empty one. Has no memory until [`Batch::reserve`].
     pub(super) fn new(base_index: u64, pool: &Arc<Pool>) -> Self {
+        pool.add_batch();
         Batch {
             pool: Arc::clone(pool),
             chunks: Vec::new(),
             raw: false,
             used: BATCH_HEADER_BYTES,
+            filler: None,
             crc: Crc::new(),
             checked: BATCH_HEADER_BYTES,
             base_index,
@@ -73,7 +80,7 @@ impl Batch {
 
     /// Would `bytes` more keep it within what suits the tier?
     pub fn has_room(&self, bytes: usize, tier: Tier) -> bool {
-        self.used + bytes <= BATCH_HEADER_BYTES + batch_bytes_max(tier)
+        self.filler.is_none() && self.used + bytes <= BATCH_HEADER_BYTES + batch_bytes_max(tier)
     }
 
     /// Takes chunks for `bytes` more from the pool; false, and nothing changed, if it has none.
@@ -94,6 +101,17 @@ impl Batch {
     pub(super) fn push_encoded(&mut self, bytes: &[u8], count: u32) {
         self.copy(bytes);
         self.count += count;
+    }
+
+    /// Ends it with so many zeros, for which there is memory; it takes nothing more.
+    pub(super) fn fill_up(&mut self, bytes: usize) {
+        self.copy(&[0; FILLER_BYTES_MAX][..bytes]);
+        self.filler = Some(bytes as u32);
+    }
+
+    /// Does it end where a large write ends well?
+    pub(super) fn is_filled_up(&self) -> bool {
+        self.filler.is_some()
     }
 
     fn copy(&mut self, mut bytes: &[u8]) {
@@ -120,7 +138,7 @@ impl Batch {
         }
     }
 
-    /// Bytes of header and records.
+    /// Bytes of header, records and filler.
     pub fn total_bytes(&self) -> usize {
         self.used
     }
@@ -146,6 +164,7 @@ impl Batch {
     pub fn close(&mut self, mut header: BatchHeader) {
         header.length = (self.used - BATCH_HEADER_BYTES) as u32;
         header.count = self.count;
+        header.filler = self.filler.unwrap_or(0);
         header.base_index = self.base_index;
         self.sum_up();
         let encoded = header.seal(std::mem::take(&mut self.crc));
@@ -162,5 +181,6 @@ impl Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         self.pool.give_back(&mut self.chunks);
+        self.pool.remove_batch();
     }
 }

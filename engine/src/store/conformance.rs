@@ -145,6 +145,7 @@ on_every_backend!(
     a_list_that_cannot_be_written_ends_the_segment,
     a_file_made_ahead_takes_appends_that_come_meanwhile,
     a_file_that_cannot_be_made_ahead_is_made_by_the_first_write,
+    large_batches_end_at_multiples_in_the_file_and_no_reader_sees_it,
     segments_that_end_together_all_get_footers_before_the_store_stops,
     limits_close_the_segment,
     a_clean_restart_loses_nothing,
@@ -403,8 +404,8 @@ fn a_second_process_and_another_version_are_refused(config: StoreConfig) {
     drop(store);
     let path = config.data_dir.join("store.json");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("\"format_version\": 1", "\"format_version\": 2")).unwrap();
-    assert!(matches!(Store::open(config), Err(StoreError::Version { found: 2, wanted: 1, .. })));
+    std::fs::write(&path, text.replace("\"format_version\": 2", "\"format_version\": 1")).unwrap();
+    assert!(matches!(Store::open(config), Err(StoreError::Version { found: 1, wanted: 2, .. })));
 }
 
 fn reads_start_anywhere_and_keep_their_limits(config: StoreConfig) {

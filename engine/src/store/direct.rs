@@ -57,6 +57,7 @@ fn header(segment: &Inner, base_index: u64, list: &[u8], count: u64) -> [u8; BAT
         epoch: segment.spec.epoch,
         base_index,
         count: count as u32,
+        filler: 0,
         timestamp_ms: now_ms(),
     };
     header.seal(crc)

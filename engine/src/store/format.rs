@@ -27,9 +27,9 @@
 //! **Batch**: a header of 64 bytes, then the records. The same bytes on every replica.
 //!
 //! ```text
-//! 0      4         8     12       16         24       32      40           48      52    56     64
-//! │magic │ version │ crc │ length │ topic id │ number │ epoch │ base index │ count │ 0×4 │ time  │
-//! records: count × │ u32 length │ bytes │     `length` counts the records' bytes, headers not included
+//! 0      4         8     12       16         24       32      40           48      52       56     64
+//! │magic │ version │ crc │ length │ topic id │ number │ epoch │ base index │ count │ filler │ time │
+//! records: count × │ u32 length │ bytes │, then zeros     `length` counts both, without the header; `filler` the zeros
 //! ```
 //! The batch's CRC covers the records and then the header behind the CRC: in this order, the
 //! checksum of the records is computed while they are copied, and still in the CPU's cache.
@@ -71,7 +71,7 @@ pub use journal::{PartHeader, RoundHeader};
 pub use segment::{BatchHeader, FileHeader, FlushedMark, Footer};
 
 /// Version of every layout in this file. A store with another version is refused.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Where the first batch of a segment file starts.
 pub const DATA_START: u64 = 4096;
 /// Bytes of a batch header.

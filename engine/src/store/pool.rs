@@ -21,12 +21,17 @@ pub const CHUNK_BYTES: usize = 8 * 1024;
 /// lent again.
 const CACHED_BYTES: usize = 4 << 20;
 
+/// More batches than this at a time are of so many topics that few of them grow large.
+const SCATTERED_BATCHES: usize = 128;
+
 /// The pool.
 #[derive(Debug)]
 pub struct Pool {
     inner: Mutex<Free>,
     /// Chunks that are lent; changes under the lock of `inner`.
     lent: AtomicUsize,
+    /// Batches that are made of its chunks.
+    batches: AtomicUsize,
     waiters: Waiters,
     /// Somebody has asked for space, and it was not there since.
     awaited: AtomicBool,
@@ -50,6 +55,7 @@ impl Pool {
         Pool {
             inner: Mutex::new(Free { chunks: Vec::new(), region: Region::new(total), refused: 0 }),
             lent: AtomicUsize::new(0),
+            batches: AtomicUsize::new(0),
             waiters: Waiters::default(),
             awaited: AtomicBool::new(false),
             total,
@@ -132,6 +138,21 @@ impl Pool {
     /// So much is lent that what is copied into a chunk goes to cold memory.
     pub fn is_crowded(&self) -> bool {
         self.lent() * CHUNK_BYTES > CACHED_BYTES
+    }
+
+    /// A batch will be made of chunks of this pool, until [`Pool::remove_batch`].
+    pub fn add_batch(&self) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A batch is gone.
+    pub fn remove_batch(&self) {
+        self.batches.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Do so many batches share the pool that few of them get large?
+    pub fn is_scattered(&self) -> bool {
+        self.batches.load(Ordering::Relaxed) > SCATTERED_BATCHES
     }
 
     fn lent(&self) -> usize {

@@ -83,7 +83,7 @@ pub(super) fn read(
             Err(error) => return Err(error),
         };
         let whole = rest.split_to(header.total_bytes() as usize);
-        if valid && !cut.add(&header, &whole.slice(super::format::BATCH_HEADER_BYTES..)) {
+        if valid && !cut.add(&header, &whole.slice(header.records())) {
             break;
         }
     }

@@ -49,14 +49,19 @@ pub(super) fn a_copy_is_the_same_bytes(config: StoreConfig) {
         for (start, end) in [(0, 3), (3, 700), (700, 701), (701, 2000), (2000, 2500)] {
             append_durably(&leader, start..end);
         }
+        // One by one, so that batches are filled up.
+        for index in 2500..4000 {
+            append(&leader, index..index + 1);
+        }
+        leader.wait_watermark_blocking(4000).unwrap();
         let replica = open_copy(&there, spec(topic, tier));
         copy_over(&leader, &replica, 3);
         assert_eq!(file_bytes(&here, &leader), file_bytes(&there, &replica));
         assert!(replica.read(0, 1, 1).unwrap().is_empty(), "nothing is read that is not committed");
         replica.commit(701);
         assert_eq!(read_all(&replica, 0).unwrap().len(), 701);
-        replica.end_at(2500);
-        expect(&replica, 0..2500);
+        replica.end_at(4000);
+        expect(&replica, 0..4000);
     }
 }
 

@@ -1,6 +1,6 @@
-//! When segments get their files.
+//! When segments get their files, and where in them batches end.
 
-use super::super::format::{FOOTER_BYTES, Footer};
+use super::super::format::{BatchHeader, DATA_START, FOOTER_BYTES, Footer};
 use super::*;
 
 pub fn a_file_made_ahead_takes_appends_that_come_meanwhile(config: StoreConfig) {
@@ -34,6 +34,37 @@ pub fn a_file_made_ahead_takes_appends_that_come_meanwhile(config: StoreConfig) 
     let (recovered, found) = store.recover(spec(7, Tier::PageCache)).unwrap();
     assert_eq!(found.count, 40);
     expect(&recovered, 0..40);
+}
+
+pub fn large_batches_end_at_multiples_in_the_file_and_no_reader_sees_it(config: StoreConfig) {
+    const RECORDS: u64 = 4_000;
+    let store = Store::open(config.clone()).unwrap();
+    let tail = {
+        let segment = store.create(spec(1, Tier::PageCache));
+        for index in 0..RECORDS {
+            append(&segment, index..index + 1);
+        }
+        segment.wait_watermark_blocking(RECORDS).unwrap();
+        expect(&segment, 0..RECORDS);
+        segment.size_bytes()
+    };
+    let file = std::fs::read(store.running.shared.files.path(spec(1, Tier::PageCache).uid)).unwrap();
+    let (mut position, mut ends, mut filled) = (DATA_START, Vec::new(), Vec::new());
+    while position < tail {
+        let header = BatchHeader::decode(&file[position as usize..]).unwrap();
+        position += header.total_bytes();
+        ends.push(position);
+        filled.extend((header.filler > 0).then(|| header.base_index + u64::from(header.count)));
+    }
+    // A writer may come at any time and take a batch away before it is filled up.
+    assert!(config.hand_over_always || ends.iter().any(|end| end % (256 * 1024) == 0), "{ends:?}");
+    crash(store);
+    let store = Store::open(config).unwrap();
+    let (segment, found) = store.recover(spec(1, Tier::PageCache)).unwrap();
+    assert_eq!((found.count, found.damaged.len()), (RECORDS, 0));
+    for end in filled {
+        expect(&segment, end - 2..RECORDS);
+    }
 }
 
 pub fn segments_that_end_together_all_get_footers_before_the_store_stops(config: StoreConfig) {

@@ -97,7 +97,7 @@ impl FlushedMark {
 pub struct BatchHeader {
     /// CRC32C over the records and then the rest of the header.
     pub crc: u32,
-    /// Bytes of the records that follow, with their prefixes.
+    /// Bytes of the records that follow, with their prefixes, and of the filler behind them.
     pub length: u32,
     /// Segment that it belongs to.
     pub uid: SegmentUid,
@@ -107,6 +107,8 @@ pub struct BatchHeader {
     pub base_index: u64,
     /// Number of records.
     pub count: u32,
+    /// Bytes behind the last record that say nothing: they end the batch where a large write ends well.
+    pub filler: u32,
     /// When the batch was closed, ms since the Unix epoch.
     pub timestamp_ms: u64,
 }
@@ -123,6 +125,7 @@ impl BatchHeader {
         put_u64(&mut out, 32, self.epoch);
         put_u64(&mut out, 40, self.base_index);
         put_u32(&mut out, 48, self.count);
+        put_u32(&mut out, 52, self.filler);
         put_u64(&mut out, 56, self.timestamp_ms);
         records.update(&out[12..]);
         put_u32(&mut out, 8, records.finish());
@@ -140,16 +143,23 @@ impl BatchHeader {
             epoch: u64_at(bytes, 32),
             base_index: u64_at(bytes, 40),
             count: u32_at(bytes, 48),
+            filler: u32_at(bytes, 52),
             timestamp_ms: u64_at(bytes, 56),
         })
     }
 
-    /// Bytes of header and records together.
+    /// Bytes of header, records and filler together.
     pub fn total_bytes(&self) -> u64 {
         BATCH_HEADER_BYTES as u64 + u64::from(self.length)
     }
 
-    /// Is `bytes` (header and records) what was written?
+    /// Where in a whole batch its records lie.
+    pub fn records(&self) -> std::ops::Range<usize> {
+        let end = (self.total_bytes() as usize).saturating_sub(self.filler as usize);
+        BATCH_HEADER_BYTES..end.max(BATCH_HEADER_BYTES)
+    }
+
+    /// Is `bytes` (header, records and filler) what was written?
     pub fn verify(&self, bytes: &[u8]) -> Result<(), FormatError> {
         let total = self.total_bytes() as usize;
         if bytes.len() < total {

@@ -7,10 +7,11 @@ proptest! {
     #[test]
     fn batch_survives_round_trip_and_any_flipped_bit_is_noticed(
         records in proptest::collection::vec(any::<u8>(), 0..300), topic_id: u64, number: u64, epoch: u64,
-        base_index: u64, count: u32, timestamp_ms: u64, flip in 12usize..364,
+        base_index: u64, count: u32, filler: u32, timestamp_ms: u64, flip in 12usize..364,
     ) {
         let header = BatchHeader {
-            crc: 0, length: records.len() as u32, uid: SegmentUid { topic_id, number }, epoch, base_index, count, timestamp_ms,
+            crc: 0, length: records.len() as u32, uid: SegmentUid { topic_id, number }, epoch, base_index, count, filler,
+            timestamp_ms,
         };
         let mut crc = Crc::new();
         crc.update(&records);

@@ -48,7 +48,7 @@ impl Inner {
         incoming: Incoming<'_>,
     ) -> Result<Appended, StoreError> {
         let first_index = state.next_index;
-        if let Err(error) = state.copy_in(incoming, self.spec.tier, &self.shared) {
+        if let Err(error) = state.copy_in(incoming, self.spec.tier, &self.shared.pool) {
             drop(state);
             // What fills the pool may belong to nobody who waits.
             self.shared.queue.kick();
