@@ -348,6 +348,8 @@ impl RawProducer {
 impl Producer for RawProducer {
     fn send(&mut self, _topic: usize, ticket: u64, record: &[u8]) -> Result<(), DriverError> {
         if !self.active.push(record) {
+            // As Walrus does with its batches: the ceiling shall not be lower for want of it.
+            self.active.end_at_a_block();
             self.submit()?;
             if record.len() > self.active.capacity() {
                 self.buffer_bytes = record.len();
