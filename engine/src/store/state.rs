@@ -86,8 +86,8 @@ impl State {
         self.durable_position.max(DATA_START) + self.pending_bytes
     }
 
-    /// Ends the last batch at a place where a large write ends well, if `bytes` more would cross it. A pool
-    /// that has no memory for the zeros is no reason to refuse a record.
+    /// Ends the last batch at a place where a large write ends well, if `bytes` more would cross it. (A pool
+    /// that has no memory for the zeros has none for those bytes either, so that nothing is lost then.)
     fn fill_up_before(&mut self, bytes: usize, pool: &Pool) {
         let unit = if pool.is_scattered() { SCATTERED_FILL_UP_TO_BYTES } else { FILL_UP_TO_BYTES };
         let gap = self.file_end().next_multiple_of(unit) - self.file_end();
@@ -181,7 +181,11 @@ mod tests {
         assert!(state.is_grown(tier) || tier == Tier::Synced);
         let pending: usize = state.pending.iter().map(Batch::total_bytes).sum();
         assert_eq!((state.pending_bytes, state.next_index), (pending as u64, state.pending[1].end_index()));
-        let mut batch = state.pending.pop_front().unwrap();
+        closed(state.pending.pop_front().unwrap(), record)
+    }
+
+    /// Closes it as for a write, and checks that its header finds the records, all as long as `record`.
+    fn closed(mut batch: Batch, record: &[u8]) -> (BatchHeader, Vec<u8>) {
         let uid = SegmentUid { topic_id: 1, number: 1 };
         batch.close(BatchHeader {
             crc: 0,
@@ -219,6 +223,23 @@ mod tests {
         drop(others);
         let (header, _) = first_batch(&RECORD, Tier::PageCache, &pool);
         assert_eq!(DATA_START + header.total_bytes(), FILL_UP_TO_BYTES);
+    }
+
+    #[test]
+    fn a_filled_up_batch_stays_as_it_is_while_the_pool_has_no_memory_for_the_next() {
+        // As large as a batch up to the smaller multiple, and not a chunk larger.
+        let pool = Arc::new(Pool::new(SCATTERED_FILL_UP_TO_BYTES as usize));
+        let _others: Vec<Batch> = (0..200).map(|_| Batch::new(0, &pool)).collect();
+        let mut state = State::default();
+        let append = |state: &mut State| state.copy_in(Incoming::Records(&[&RECORD]), Tier::PageCache, &pool);
+        while append(&mut state).is_ok() {}
+        let before = (state.next_index, state.file_end());
+        assert!(state.is_grown(Tier::PageCache), "whoever waits for memory writes it");
+        assert_eq!(state.file_end(), SCATTERED_FILL_UP_TO_BYTES);
+        assert!(matches!(append(&mut state), Err(StoreError::PoolEmpty)));
+        assert_eq!((state.next_index, state.file_end(), state.pending.len()), (before.0, before.1, 1));
+        closed(state.pending.pop_front().unwrap(), &RECORD);
+        assert!(append(&mut state).is_ok(), "its memory is free again");
     }
 
     #[test]
