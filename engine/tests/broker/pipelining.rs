@@ -23,6 +23,28 @@ fn three_hundred_topics_in_one_stream() {
 }
 
 #[test]
+fn a_burst_for_many_topics_is_answered_though_nothing_follows_it() {
+    let broker = TestBroker::start();
+    let mut client = broker.client();
+    for topic in 0..200 {
+        assert_eq!(client.call(format!("REGISTER t{topic}")), "OK");
+    }
+    let body = "x".repeat(700);
+    let put = |n: usize| frame(format!("PUT t{} {n} {body}", n % 200).as_bytes());
+    // A megabyte at a time, of which each topic gets too little to be written before somebody waits for it.
+    for round in 0..5 {
+        let stream: Vec<u8> = (0..1600).flat_map(|n| put(round * 1600 + n)).collect();
+        client.send_bytes(&stream);
+        (0..1600).for_each(|_| assert_eq!(client.receive_text(), "OK"));
+    }
+    for topic in 0..200 {
+        let records = client.fetch_all(&format!("t{topic}"), 0);
+        let expected = (0..8000).filter(|n| n % 200 == topic).map(|n| format!("{n} {body}").into_bytes());
+        assert!(records.into_iter().map(|(_, record)| record).eq(expected), "topic {topic}");
+    }
+}
+
+#[test]
 fn other_verbs_see_every_write_before_them_and_none_after() {
     let broker = TestBroker::start();
     let mut client = broker.client();
